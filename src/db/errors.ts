@@ -1,0 +1,29 @@
+import { DrizzleQueryError } from 'drizzle-orm'
+
+/** SQLSTATE classes that say "not now" rather than "not so": connection, resources, operator intervention, system, read-only. */
+const temporary = /^(08|53|57|58)|^25006$/
+
+const network = /^(ECONN\w+|ETIMEDOUT|EPIPE|EHOST\w+|ENET\w+|EAI_AGAIN|ENOTFOUND)$/
+
+/** What the driver says when there is no connection to be had, or it broke; it has no codes for these. */
+const noConnection =
+  /^(timeout exceeded when trying to connect|Connection terminated|Query read timeout|Cannot use a pool)|not queryable$/
+
+/** Whether an error means that the database cannot be reached or cannot answer now. Everything else is a bug. */
+export function isDatabaseUnavailable(error: unknown): boolean {
+  const cause = databaseError(error)
+  if (!(cause instanceof Error)) return false
+  const code = String((cause as { code?: unknown }).code ?? '')
+  return network.test(code) || temporary.test(code) || noConnection.test(cause.message)
+}
+
+/** Whether an insert met a row that has the same value under this unique constraint. */
+export function isUniqueViolation(error: unknown, constraint: string): boolean {
+  const cause = databaseError(error) as { code?: unknown; constraint?: unknown } | undefined
+  return cause?.code === '23505' && cause.constraint === constraint
+}
+
+/** The driver's own error. Drizzle's wrapper repeats every parameter in its message and must never be logged. */
+export function databaseError(error: unknown): unknown {
+  return error instanceof DrizzleQueryError ? error.cause : error
+}

@@ -1,0 +1,111 @@
+import { sql } from 'drizzle-orm'
+import {
+  bigint,
+  boolean,
+  check,
+  customType,
+  index,
+  integer,
+  jsonb,
+  pgTable,
+  text,
+  timestamp,
+  uniqueIndex,
+  uuid,
+} from 'drizzle-orm/pg-core'
+
+const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' })
+const moment = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' })
+
+export const users = pgTable('users', {
+  id: uuid().primaryKey(),
+  /** The canonical form (accounts/usernames), so that uniqueness is the database's word. */
+  username: text().notNull().unique(),
+  email: text(),
+  passwordHash: text('password_hash').notNull(),
+  roles: text().array().notNull().default([]),
+  /** Steps by one whenever everything issued before must die; tokens carry it as `ver`. */
+  generation: integer().notNull().default(1),
+  status: text({ enum: ['active', 'disabled'] })
+    .notNull()
+    .default('active'),
+  createdAt: moment('created_at').notNull(),
+})
+
+export const sessions = pgTable(
+  'sessions',
+  {
+    id: uuid().primaryKey(),
+    userId: uuid('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+    generation: integer().notNull(),
+    authTime: moment('auth_time').notNull(),
+    amr: text().array().notNull(),
+    acr: text().notNull(),
+    remember: boolean().notNull(),
+    /** The absolute end: no token of this session outlives it. */
+    expiresAt: moment('expires_at').notNull(),
+    /** The greatest `exp` of any access token issued under this session; a revocation must outlive it. */
+    accessExpMax: moment('access_exp_max').notNull(),
+    endedAt: moment('ended_at'),
+  },
+  (table) => [index().on(table.userId)],
+)
+
+export const refreshTokens = pgTable(
+  'refresh_tokens',
+  {
+    /** SHA-256 of the token: whoever reads this table can present nothing. */
+    hash: bytea().primaryKey(),
+    sessionId: uuid('session_id')
+      .notNull()
+      .references(() => sessions.id, { onDelete: 'cascade' }),
+    expiresAt: moment('expires_at').notNull(),
+  },
+  (table) => [index().on(table.sessionId)],
+)
+
+/** The record: what was taken back. No foreign keys, for a revocation outlives what it refers to. */
+export const revocations = pgTable(
+  'revocations',
+  {
+    /** Gapless, in commit order: see revocationHead. */
+    seq: bigint({ mode: 'number' }).primaryKey(),
+    /** Tells this row from another that a restored backup puts in its place. */
+    nonce: uuid().notNull(),
+    scope: text({ enum: ['token', 'session', 'generation', 'key'] }).notNull(),
+    subject: text().notNull(),
+    expiresAt: moment('expires_at').notNull(),
+    reason: text().notNull(),
+    recordedAt: moment('recorded_at').notNull().defaultNow(),
+  },
+  (table) => [index().on(table.expiresAt)],
+)
+
+/** One row, locked by every writer of revocations until it commits. */
+export const revocationHead = pgTable(
+  'revocation_head',
+  {
+    id: integer().primaryKey(),
+    seq: bigint({ mode: 'number' }).notNull(),
+    /** The greatest REVOCATION_FRESH_MS any instance was ever started with: every hold must cover it. */
+    freshMs: integer('fresh_ms').notNull(),
+  },
+  (table) => [check('one_row', sql`${table.id} = 1`)],
+)
+
+export const signingKeys = pgTable(
+  'signing_keys',
+  {
+    /** The RFC 7638 thumbprint of the public key. */
+    kid: text().primaryKey(),
+    alg: text({ enum: ['ES256'] }).notNull(),
+    state: text({ enum: ['next', 'active', 'retiring', 'removed'] }).notNull(),
+    publicJwk: jsonb('public_jwk').$type<{ kty: string; crv: string; x: string; y: string }>().notNull(),
+    /** PKCS #8, sealed (db/sealing). */
+    sealedPrivateKey: bytea('sealed_private_key').notNull(),
+    createdAt: moment('created_at').notNull(),
+  },
+  (table) => [uniqueIndex('one_active_key').on(table.state).where(sql`${table.state} = 'active'`)],
+)

@@ -1,0 +1,48 @@
+/**
+ * The closed list of ways in which a request can fail. The core throws these and knows nothing of HTTP;
+ * plugins/problems gives each one its status, its challenge and its words.
+ */
+export type OutcomeCode =
+  | 'invalid_request'
+  | 'malformed_authorization'
+  | 'invalid_credentials'
+  | 'missing_token'
+  | 'token_invalid'
+  | 'token_expired'
+  | 'token_revoked'
+  | 'forbidden'
+  | 'not_found'
+  | 'method_not_allowed'
+  | 'request_timeout'
+  | 'username_taken'
+  | 'payload_too_large'
+  | 'unsupported_media_type'
+  | 'expectation_failed'
+  | 'weak_password'
+  | 'headers_too_large'
+  | 'internal_error'
+  | 'overloaded'
+  | 'unavailable'
+  | 'revocation_unknown'
+
+export interface OutcomeOptions {
+  /** Shown to the client in place of the code's usual sentence. Never a value that was sent. */
+  detail?: string
+  /** Written to the log only: what a client must not learn. */
+  reason?: string
+  cause?: unknown
+}
+
+export class Outcome extends Error {
+  override readonly name = 'Outcome'
+  readonly code: OutcomeCode
+  readonly detail: string | undefined
+  readonly reason: string | undefined
+
+  constructor(code: OutcomeCode, { detail, reason, cause }: OutcomeOptions = {}) {
+    super(reason ?? detail ?? code, { cause })
+    this.code = code
+    this.detail = detail
+    this.reason = reason
+  }
+}
