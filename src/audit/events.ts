@@ -1,0 +1,36 @@
+/** What is worth telling about: one structured line each, never with a password, a token or a key in it. */
+
+/** Where a request came from. */
+export interface Origin {
+  requestId: string
+  address: string
+}
+
+export type LoginFailure = 'unknown' | 'wrong_password' | 'disabled' | 'changed'
+
+export type AuditEvent =
+  | { event: 'account.registered'; sub: string }
+  | { event: 'login.succeeded'; sub: string; sid: string }
+  /** `sub` is absent for a name that nobody has; the name itself is not told: people type passwords into that field. */
+  | { event: 'login.failed'; sub?: string; reason: LoginFailure }
+  | {
+      event: 'revocation.acknowledged' | 'revocation.not_recorded'
+      reason: string
+      subjects: readonly string[]
+    }
+  | { event: 'revocation.recorded_late'; reason: string }
+  | { event: 'signing_key.created'; kid: string }
+
+export interface Audit {
+  record(event: AuditEvent, origin?: Origin): void
+}
+
+export function createAudit({ log }: { log: { info(line: object, message: string): void } }): Audit {
+  return {
+    record: (event, origin) =>
+      log.info(
+        { audit: event, ...(origin && { reqId: origin.requestId, address: origin.address }) },
+        event.event,
+      ),
+  }
+}

@@ -1,0 +1,23 @@
+/** What the header said: a token, or one of the two ways in which there is none. */
+export type PresentedToken = { token: string } | { failure: 'missing_token' | 'malformed_authorization' }
+
+/**
+ * Reads the bearer token of a request (RFC 6750 §2.1, RFC 9110 §11.6.2).
+ *
+ * @param rawHeaders names and values in turn, as they came: Node keeps one `Authorization` header of several
+ *   and drops the others silently, so that two readers of one request may see two different people.
+ */
+export function presentedToken(rawHeaders: readonly string[]): PresentedToken {
+  let value: string | undefined
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string
+    if (name.length !== 13 || name.toLowerCase() !== 'authorization') continue
+    if (value !== undefined) return { failure: 'malformed_authorization' }
+    value = rawHeaders[i + 1] as string
+  }
+  if (value === undefined) return { failure: 'missing_token' }
+
+  const [scheme, token, ...more] = value.split(/[ \t]+/)
+  if (scheme?.toLowerCase() !== 'bearer') return { failure: 'missing_token' }
+  return token && more.length === 0 ? { token } : { failure: 'malformed_authorization' }
+}

@@ -1,0 +1,77 @@
+/**
+ * What an access token says (RFC 9068). A signature proves who wrote a token, not that every claim has the
+ * type that the reader expects: `exp: 1e999`, an empty `jti` or a `sub` that is a list all sign well. So each
+ * claim's shape is checked here, after the signature, and whatever is not exactly right is refused.
+ */
+export interface AccessTokenClaims {
+  iss: string
+  aud: string
+  /** The account (a UUID). */
+  sub: string
+  client_id: string
+  /** Seconds since the epoch, as are `exp` and `auth_time`. */
+  iat: number
+  exp: number
+  /** This token (a UUID). */
+  jti: string
+  /** The session it belongs to (a UUID). */
+  sid: string
+  /** The generation of the account under which it was issued, from 1. */
+  ver: number
+  roles: readonly string[]
+  auth_time: number
+  /** How the person proved who they are (RFC 8176). */
+  amr: readonly string[]
+  acr: string
+}
+
+/** A token whose signature and claims hold, with the key that signed it. Whether it was taken back is another question. */
+export interface AccessToken {
+  kid: string
+  claims: AccessTokenClaims
+}
+
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
+const isText = (value: unknown) => typeof value === 'string' && value !== ''
+const isId = (value: unknown) => typeof value === 'string' && uuid.test(value)
+const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) > 0
+const isTexts = (value: unknown) => Array.isArray(value) && value.every(isText)
+
+const shapes: Record<keyof AccessTokenClaims, (value: unknown) => boolean> = {
+  iss: isText,
+  aud: isText,
+  sub: isId,
+  client_id: isText,
+  iat: isCount,
+  exp: isCount,
+  jti: isId,
+  sid: isId,
+  ver: isCount,
+  roles: isTexts,
+  auth_time: isCount,
+  amr: isTexts,
+  acr: isText,
+}
+
+/** The name of the first claim of a decoded payload that is missing or misshapen, or undefined if all are well. */
+export function misshapenClaim(payload: Record<string, unknown>): string | undefined {
+  for (const name in shapes) {
+    if (!shapes[name as keyof AccessTokenClaims](payload[name])) return name
+  }
+  return undefined
+}
+
+/** Whether a token's life is over, `tolerance` seconds for a verifier's slow clock included (RFC 7519 §4.1.4). */
+export function isExpired(claims: Pick<AccessTokenClaims, 'exp'>, now: number, tolerance: number): boolean {
+  return now >= claims.exp + tolerance
+}
+
+/** Whether a token was issued in the verifier's future, further than its clock can be wrong. */
+export function isFromTheFuture(
+  claims: Pick<AccessTokenClaims, 'iat'>,
+  now: number,
+  tolerance: number,
+): boolean {
+  return claims.iat > now + tolerance
+}

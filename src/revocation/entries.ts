@@ -1,0 +1,38 @@
+/**
+ * What can be taken back: one token, one session, one generation of an account, one signing key. Each entry refuses
+ * every token under it, on its own. The identity is always an id that latchkey made, never the token's string:
+ * several strings verify as one token.
+ */
+export type RevocationScope = 'token' | 'session' | 'generation' | 'key'
+
+export interface RevocationEntry {
+  scope: RevocationScope
+  /** The `jti`, the `sid`, `<sub>:<ver>` or the `kid`. */
+  subject: string
+  /** When nothing under it can be alive any more, in seconds since the epoch. */
+  expiresAt: number
+}
+
+/** What of a token is looked up. */
+export interface TokenIdentity {
+  jti: string
+  sid: string
+  sub: string
+  ver: number
+  kid: string
+}
+
+/** Entries outlive what they refuse by this much, so that no difference between clocks revives it. */
+export const marginSeconds = 300
+
+export const generationSubject = (sub: string, ver: number): string => `${sub}:${ver}`
+
+/** The subjects whose revocation refuses this token, scope by scope. */
+export function subjectsOf(token: TokenIdentity): Record<RevocationScope, string> {
+  return {
+    token: token.jti,
+    session: token.sid,
+    generation: generationSubject(token.sub, token.ver),
+    key: token.kid,
+  }
+}

@@ -1,0 +1,130 @@
+/** The record: the Postgres table that makes a revocation certain. Everything else in this folder only makes it fast. */
+import { randomUUID } from 'node:crypto'
+import { and, asc, desc, gt, gte, lte, sql } from 'drizzle-orm'
+import type { Database } from '../db/connect.ts'
+import { revocationHead, revocations } from '../db/tables.ts'
+import type { RevocationEntry } from './entries.ts'
+
+/** A place in the record: rows are numbered without gaps in the order of their commits, and each has a random nonce. */
+export interface Position {
+  seq: number
+  nonce: string | null
+}
+
+export interface RecordedEntry extends RevocationEntry, Position {}
+
+export const beginning: Position = { seq: 0, nonce: null }
+
+/**
+ * Writes entries as the last step of a transaction. The head row stays locked until the commit, which is what makes
+ * `seq` gapless and its order the order of commits: a reader that asks for `seq > last` misses nothing.
+ *
+ * @returns the longest time, in milliseconds, that any instance may go without looking
+ */
+export async function record(
+  tx: Database,
+  entries: readonly RevocationEntry[],
+  reason: string,
+): Promise<{ freshMs: number }> {
+  const [head] = await tx
+    .update(revocationHead)
+    .set({ seq: sql`${revocationHead.seq} + ${entries.length}` })
+    .returning()
+  if (!head) throw new Error('the revocation head is missing: the schema is damaged')
+  if (entries.length > 0) {
+    await tx.insert(revocations).values(
+      entries.map(({ scope, subject, expiresAt }, i) => ({
+        seq: head.seq - entries.length + 1 + i,
+        nonce: randomUUID(),
+        scope,
+        subject,
+        expiresAt: new Date(expiresAt * 1000),
+        reason,
+      })),
+    )
+  }
+  return { freshMs: head.freshMs }
+}
+
+/**
+ * Runs `work` in a transaction whose commit has reached the disk when it returns, whatever the server's default is:
+ * with `synchronous_commit = off` a crash loses what was acknowledged.
+ */
+export function durably<T>(db: Database, work: (tx: Database) => Promise<T>): Promise<T> {
+  return db.transaction(async (tx) => {
+    await tx.execute(sql`set local synchronous_commit = on`)
+    return await work(tx)
+  })
+}
+
+/** Lets every writer know how long this instance's tail may go without looking. Never lowered. */
+export async function announceFreshness(db: Database, freshMs: number): Promise<void> {
+  await durably(db, async (tx) => {
+    await tx
+      .update(revocationHead)
+      .set({ freshMs: sql`greatest(${revocationHead.freshMs}, ${freshMs}::int)` })
+  })
+}
+
+const entryColumns = {
+  seq: revocations.seq,
+  nonce: revocations.nonce,
+  scope: revocations.scope,
+  subject: revocations.subject,
+  expiresAt: sql`extract(epoch from ${revocations.expiresAt})`.mapWith(Number),
+}
+
+/** The newest row's place. */
+export async function findHead(db: Database): Promise<Position> {
+  const [head] = await db
+    .select({ seq: revocations.seq, nonce: revocations.nonce })
+    .from(revocations)
+    .orderBy(desc(revocations.seq))
+    .limit(1)
+  return head ?? beginning
+}
+
+/** Unexpired entries up to a place, a page at a time: those after `after`, in order. */
+export function findLiveEntries(
+  db: Database,
+  after: number,
+  upTo: number,
+  limit: number,
+): Promise<RecordedEntry[]> {
+  return db
+    .select(entryColumns)
+    .from(revocations)
+    .where(
+      and(
+        gt(revocations.seq, after),
+        lte(revocations.seq, upTo),
+        gt(revocations.expiresAt, sql`clock_timestamp()`),
+      ),
+    )
+    .orderBy(asc(revocations.seq))
+    .limit(limit)
+}
+
+/**
+ * The row at a place and those that came after it, with Postgres's clock in milliseconds. If the first entry is not the
+ * one known to be there, the history is another one: a backup was restored.
+ */
+export async function findEntriesFrom(
+  db: Database,
+  seq: number,
+  limit: number,
+): Promise<{ serverTime: number; entries: RecordedEntry[] }> {
+  const rows = await db
+    .select({
+      serverTime: sql`extract(epoch from clock_timestamp()) * 1000`.mapWith(Number),
+      ...entryColumns,
+    })
+    .from(sql`(values (1)) as one`)
+    .leftJoin(revocations, gte(revocations.seq, seq))
+    .orderBy(asc(revocations.seq))
+    .limit(limit)
+  return {
+    serverTime: rows[0]?.serverTime ?? Number.NaN,
+    entries: rows.filter((row): row is RecordedEntry & { serverTime: number } => row.seq !== null),
+  }
+}

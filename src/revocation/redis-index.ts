@@ -1,0 +1,121 @@
+/**
+ * The index: one key an entry in Redis, whose existence refuses. It makes a revocation immediate on every instance,
+ * and it may lose anything at any time: it is never the record.
+ */
+import type { Redis } from 'ioredis'
+import { type Clock, inSeconds } from '../db/clock.ts'
+import { type RevocationEntry, type RevocationScope, subjectsOf, type TokenIdentity } from './entries.ts'
+
+export interface RevocationIndex {
+  /** Writes entries; keys that exist keep the longer life. @throws if Redis did not take all of them */
+  write(entries: readonly RevocationEntry[]): Promise<void>
+  /** Asks in the next round trip; undefined when the index cannot tell. */
+  has(token: TokenIdentity, done: (dead: boolean | undefined) => void): void
+  isKnown(): boolean
+  stop(): void
+}
+
+export interface RedisIndexOptions {
+  /** With a command deadline and without an offline queue: an index that is slow is no index. */
+  redis: Pick<Redis, 'mget' | 'pipeline'>
+  clock: Clock
+  /** Told when the index becomes unknown and known again. */
+  onChange(state: 'known' | 'unknown', error?: unknown): void
+}
+
+const probeMs = 200
+const prefixes: Record<RevocationScope, string> = {
+  token: 'rv:j:',
+  session: 'rv:s:',
+  generation: 'rv:g:',
+  key: 'rv:k:',
+}
+const scopes = Object.keys(prefixes) as RevocationScope[]
+
+const keyOf = (scope: RevocationScope, subject: string) => prefixes[scope] + subject
+
+export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions): RevocationIndex {
+  let known = true
+  let probe: NodeJS.Timeout | undefined
+  let stopped = false
+
+  // One command is in flight at a time, shared by all who asked before it was sent. Whoever asks while it flies waits for
+  // the next one: an answer must be younger than the question.
+  let inFlight = false
+  let keys: string[] = []
+  let waiting: ((dead: boolean | undefined) => void)[] = []
+
+  function send(): void {
+    const [asked, askers] = [keys, waiting]
+    keys = []
+    waiting = []
+    redis.mget(asked).then(
+      (found) => answer(askers, found),
+      (error: unknown) => {
+        lose(error)
+        answer(askers)
+      },
+    )
+  }
+
+  function answer(askers: typeof waiting, found?: (string | null)[]): void {
+    inFlight = false
+    schedule()
+    for (let i = 0; i < askers.length; i++) {
+      const at = i * scopes.length
+      askers[i]?.(found && scopes.some((_, k) => found[at + k] !== null))
+    }
+  }
+
+  function schedule(): void {
+    if (inFlight || waiting.length === 0) return
+    inFlight = true
+    setImmediate(send)
+  }
+
+  /** The first failure makes the index unknown for all; a probe, never a request, brings it back. */
+  function lose(error: unknown): void {
+    if (!known || stopped) return
+    known = false
+    onChange('unknown', error)
+    seek()
+  }
+
+  function seek(): void {
+    probe = setTimeout(() => {
+      redis.mget(['rv:probe']).then(() => {
+        known = true
+        onChange('known')
+      }, seek)
+    }, probeMs)
+    if (stopped) clearTimeout(probe)
+  }
+
+  return {
+    async write(entries) {
+      const pipeline = redis.pipeline()
+      for (const { scope, subject, expiresAt } of entries) {
+        const key = keyOf(scope, subject)
+        const life = Math.max(1, Math.ceil(expiresAt - inSeconds(clock)))
+        pipeline.set(key, '', 'EX', life, 'NX').expire(key, life, 'GT')
+      }
+      const replies = await pipeline.exec()
+      for (const [error] of replies ?? []) if (error) throw error
+    },
+
+    has(token, done) {
+      if (!known) return done(undefined)
+      const subjects = subjectsOf(token)
+      for (const scope of scopes) keys.push(keyOf(scope, subjects[scope]))
+      waiting.push(done)
+      schedule()
+    },
+
+    isKnown: () => known,
+
+    stop() {
+      stopped = true
+      clearTimeout(probe)
+    },
+  }
+}

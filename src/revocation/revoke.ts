@@ -1,0 +1,136 @@
+/**
+ * The one way to take something back, for every door. Record and index are written at once; what makes the
+ * acknowledgement true is the hold: it leaves only when every tail that still counts as fresh has looked since the
+ * commit.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Audit, Origin } from '../audit/events.ts'
+import type { Database } from '../db/connect.ts'
+import { isDatabaseUnavailable } from '../db/errors.ts'
+import { Outcome } from '../outcomes.ts'
+import type { RevocationEntry } from './entries.ts'
+import { durably, record } from './record.ts'
+import type { RevocationIndex } from './redis-index.ts'
+import type { Tail } from './tail.ts'
+
+export interface Revocation {
+  /** What is refused from this moment, even if it cannot be recorded now: whoever asks must have the right to it already. */
+  entries: readonly RevocationEntry[]
+  reason: string
+  origin?: Origin
+  /**
+   * Writes that belong to the same transaction, such as the end of the session's row. May return entries to record in
+   * place of `entries`, where the row knows of tokens that live longer; none, where all is recorded already.
+   */
+  within?(tx: Database): Promise<readonly RevocationEntry[]>
+}
+
+/**
+ * Resolves when no instance accepts what was revoked any more.
+ *
+ * @throws Outcome `unavailable` if the record could not be written: the entries stay refused here and in the index, and
+ *   are recorded as soon as that is possible
+ */
+export type Revoke = (revocation: Revocation) => Promise<void>
+
+export interface Revoker {
+  revoke: Revoke
+  stop(): void
+}
+
+export interface RevokerOptions {
+  db: Database
+  tail: Tail
+  index: RevocationIndex | undefined
+  audit: Audit
+  /** False where this process is the only one: then there is nobody to wait for. */
+  holds: boolean
+}
+
+/** On top of the time for which a look counts as fresh: timers and clocks are exact to a few milliseconds. */
+const holdMarginMs = 10
+const retryMs = 500
+/** Unrecorded revocations kept for later. None of them was acknowledged, so what does not fit may be dropped. */
+const maxUnrecorded = 10_000
+
+export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions): Revoker {
+  const unrecorded: Revocation[] = []
+  let retry: NodeJS.Timeout | undefined
+  let stopped = false
+
+  /** @returns the entries as recorded, and for how long the acknowledgement must be held from now */
+  function commit({ entries, reason, within }: Revocation) {
+    return durably(db, async (tx) => {
+      const recorded = within ? await within(tx) : entries
+      const { freshMs } = await record(tx, recorded, reason)
+      return { recorded, holdMs: holds ? freshMs + holdMarginMs : 0 }
+    })
+  }
+
+  async function writeIndex(entries: readonly RevocationEntry[]): Promise<boolean> {
+    if (!index || entries.length === 0) return true
+    return await index.write(entries).then(
+      () => true,
+      () => false,
+    )
+  }
+
+  async function revoke(revocation: Revocation): Promise<void> {
+    const { entries, reason, origin } = revocation
+    const subjects = entries.map(({ scope, subject }) => `${scope} ${subject}`)
+    tail.add(entries)
+    const indexing = writeIndex(entries)
+    let committed: Awaited<ReturnType<typeof commit>>
+    try {
+      committed = await commit(revocation)
+    } catch (cause) {
+      await indexing
+      if (!isDatabaseUnavailable(cause)) throw cause
+      remember(revocation)
+      audit.record({ event: 'revocation.not_recorded', reason, subjects }, origin)
+      throw new Outcome('unavailable', { detail: 'The revocation could not be recorded yet.', cause })
+    }
+    tail.add(committed.recorded)
+    const longer = committed.recorded.filter(
+      (recorded) =>
+        !entries.some((entry) => entry.subject === recorded.subject && entry.expiresAt >= recorded.expiresAt),
+    )
+    const [indexed, indexedAgain] = await Promise.all([indexing, writeIndex(longer), delay(committed.holdMs)])
+    // Others may only be behind by as much as was waited for if the record still answers them, so somebody must know.
+    if (!(indexed && indexedAgain) && !tail.isFresh()) {
+      throw new Outcome('unavailable', {
+        detail: 'The revocation is recorded, but not yet known everywhere.',
+      })
+    }
+    audit.record({ event: 'revocation.acknowledged', reason, subjects }, origin)
+  }
+
+  function remember(revocation: Revocation): void {
+    if (unrecorded.length >= maxUnrecorded) unrecorded.shift()
+    unrecorded.push(revocation)
+    retry ??= setTimeout(recordLate, retryMs)
+  }
+
+  async function recordLate(): Promise<void> {
+    for (let next = unrecorded.shift(); next && !stopped; next = unrecorded.shift()) {
+      try {
+        const { recorded } = await commit(next)
+        tail.add(recorded)
+        await writeIndex(recorded)
+      } catch {
+        unrecorded.unshift(next)
+        break
+      }
+      audit.record({ event: 'revocation.recorded_late', reason: next.reason }, next.origin)
+    }
+    retry = unrecorded.length > 0 && !stopped ? setTimeout(recordLate, retryMs) : undefined
+  }
+
+  return {
+    revoke,
+    stop() {
+      stopped = true
+      clearTimeout(retry)
+    },
+  }
+}

@@ -1,0 +1,160 @@
+/**
+ * The tail: every unexpired entry of the record, in this process's memory. It is loaded before the first request and
+ * then follows the record. What it knows it refuses whatever happens elsewhere; that it knows everything may only be
+ * relied on while it is fresh.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Clock, inSeconds } from '../db/clock.ts'
+import type { Database } from '../db/connect.ts'
+import type { RevocationEntry, TokenIdentity } from './entries.ts'
+import { createIdTable } from './id-table.ts'
+import { beginning, findEntriesFrom, findHead, findLiveEntries, type Position } from './record.ts'
+
+export interface Tail {
+  /** Loads the record. Until it has, nothing is fresh. */
+  load(): Promise<void>
+  /** Follows the record until stopped. */
+  follow(): void
+  stop(): void
+  /** Refuses these from now on, recorded or not. */
+  add(entries: readonly RevocationEntry[]): void
+  has(token: TokenIdentity): boolean
+  /** Whether all that was committed more than `freshMs` ago is here. */
+  isFresh(): boolean
+  /** Tells, after at most `patienceMs`, whether the tail is fresh: by the look under way, or by a new one. */
+  catchUp(done: (fresh: boolean) => void): void
+  readonly size: number
+}
+
+export interface TailOptions {
+  db: Database
+  clock: Clock
+  /** Between two looks. */
+  intervalMs: number
+  /** How old a look may be for the tail to be fresh; Infinity where nobody else can write. */
+  freshMs: number
+  /** Told when the record stops answering and when it answers again. */
+  onChange(state: 'following' | 'lost', error?: unknown): void
+}
+
+const pageSize = 10_000
+/** How long a check waits for a look, counted from when that look was sent. */
+export const patienceMs = 150
+
+/** When something happened, on the clock that never jumps and on the one that also runs while the machine is suspended. */
+interface Moment {
+  steady: number
+  wall: number
+}
+
+const rightNow = (): Moment => ({ steady: performance.now(), wall: Date.now() })
+const ageOf = (then: Moment): number => Math.max(performance.now() - then.steady, Date.now() - then.wall)
+
+export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOptions): Tail {
+  const ids = createIdTable(() => inSeconds(clock))
+  const kids = new Set<string>()
+  let position: Position = beginning
+  let lastSuccess: Moment | undefined
+  let lastSent: Moment | undefined
+  let inFlight: Promise<void> | undefined
+  let timer: NodeJS.Timeout | undefined
+  let following = false
+  let lost = false
+
+  function add(entries: readonly RevocationEntry[]): void {
+    for (const { scope, subject, expiresAt } of entries) {
+      if (scope === 'key') kids.add(subject)
+      else if (scope === 'generation') ids.add(subject.slice(0, 36), Number(subject.slice(37)), expiresAt)
+      else ids.add(subject, 0, expiresAt)
+    }
+  }
+
+  async function load(): Promise<void> {
+    const sent = rightNow()
+    const head = await findHead(db)
+    for (let after = 0; ; ) {
+      const page = await findLiveEntries(db, after, head.seq, pageSize)
+      add(page)
+      if (page.length < pageSize) break
+      after = page.at(-1)?.seq ?? head.seq
+    }
+    position = head
+    lastSuccess = sent
+  }
+
+  async function advance(): Promise<void> {
+    for (;;) {
+      const sent = rightNow()
+      const { serverTime, entries } = await findEntriesFrom(db, position.seq, pageSize)
+      clock.correct(serverTime, sent.wall, Date.now())
+      const [known] = entries
+      // Another history than the one followed so far: keep what is known, and read the new one from its start.
+      if (position.seq > 0 && (known?.seq !== position.seq || known.nonce !== position.nonce))
+        return await load()
+      add(entries)
+      position = entries.at(-1) ?? position
+      if (entries.length < pageSize) {
+        lastSuccess = sent
+        return
+      }
+    }
+  }
+
+  /** One look at a time. Never fails: a look that does leaves the tail to grow stale. */
+  function look(): Promise<void> {
+    if (inFlight !== undefined) return inFlight
+    lastSent = rightNow()
+    inFlight = advance()
+      .then(
+        () => {
+          if (lost) onChange('following')
+          lost = false
+        },
+        (error: unknown) => {
+          if (!lost) onChange('lost', error)
+          lost = true
+        },
+      )
+      .finally(() => {
+        inFlight = undefined
+      })
+    return inFlight
+  }
+
+  function schedule(): void {
+    if (!following) return
+    const wait = lastSent ? intervalMs - ageOf(lastSent) : intervalMs
+    timer = setTimeout(() => void look().then(schedule), Math.max(0, wait))
+  }
+
+  const isFresh = () =>
+    lastSuccess !== undefined && (freshMs === Number.POSITIVE_INFINITY || ageOf(lastSuccess) < freshMs)
+
+  return {
+    load,
+    add,
+    isFresh,
+    follow() {
+      following = true
+      schedule()
+    },
+    stop() {
+      following = false
+      clearTimeout(timer)
+    },
+    has: ({ jti, sid, sub, ver, kid }) =>
+      ids.has(jti, 0) || ids.has(sid, 0) || ids.has(sub, ver) || kids.has(kid),
+    catchUp(done) {
+      if (isFresh()) return done(true)
+      // While the record does not answer, its followers ask for it, not every request anew.
+      if (inFlight === undefined && lastSent && ageOf(lastSent) < intervalMs) return done(false)
+      const looked = look()
+      const left = patienceMs - ageOf(lastSent as Moment)
+      if (left <= 0) return done(false)
+      void Promise.race([looked, delay(left)]).then(() => done(isFresh()))
+    },
+    get size() {
+      return ids.size + kids.size
+    },
+  }
+}
