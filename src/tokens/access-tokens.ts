@@ -1,0 +1,70 @@
+import { randomUUID } from 'node:crypto'
+import type { AccessTokenClaims } from '../bearer/claims.ts'
+import { type Clock, inSeconds } from '../db/clock.ts'
+import type { SigningKeys } from './signing-keys.ts'
+
+/** What a session says about its owner and about how they came in. All times in seconds since the epoch. */
+export interface AccessTokenSubject {
+  sub: string
+  sid: string
+  ver: number
+  roles: readonly string[]
+  authTime: number
+  amr: readonly string[]
+  acr: string
+  /** No token outlives its session. */
+  notAfter: number
+}
+
+export interface IssuedToken {
+  token: string
+  /** Seconds since the epoch. */
+  exp: number
+  /** The same as seconds from now. */
+  expiresIn: number
+}
+
+export interface AccessTokens {
+  /** Issues a token (RFC 9068). */
+  issue(subject: AccessTokenSubject): IssuedToken
+  /** The `exp` of a token issued now, were its session endless. */
+  latestExpiry(): number
+}
+
+export interface AccessTokensOptions {
+  keys: Pick<SigningKeys, 'sign'>
+  clock: Clock
+  issuer: string
+  audience: string
+  clientId: string
+  ttlSeconds: number
+}
+
+export function createAccessTokens(options: AccessTokensOptions): AccessTokens {
+  const { keys, clock, issuer, audience, clientId, ttlSeconds } = options
+
+  return {
+    latestExpiry: () => inSeconds(clock) + ttlSeconds,
+
+    issue({ sub, sid, ver, roles, authTime, amr, acr, notAfter }) {
+      const iat = inSeconds(clock)
+      const exp = Math.min(iat + ttlSeconds, notAfter)
+      const claims: AccessTokenClaims = {
+        iss: issuer,
+        aud: audience,
+        sub,
+        client_id: clientId,
+        iat,
+        exp,
+        jti: randomUUID(),
+        sid,
+        ver,
+        roles,
+        auth_time: authTime,
+        amr,
+        acr,
+      }
+      return { token: keys.sign(claims), exp, expiresIn: exp - iat }
+    },
+  }
+}

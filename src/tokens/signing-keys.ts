@@ -1,0 +1,156 @@
+/**
+ * The keys that sign access tokens: shared by all instances through Postgres, the private part sealed at rest.
+ */
+import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { ne } from 'drizzle-orm'
+import { createSigner } from 'fast-jwt'
+import type { Audit } from '../audit/events.ts'
+import type { Clock } from '../db/clock.ts'
+import type { Database } from '../db/connect.ts'
+import type { Sealer } from '../db/sealing.ts'
+import { signingKeys } from '../db/tables.ts'
+
+/** The public members of an elliptic-curve key (RFC 7518 §6.2.1). */
+interface EcMembers {
+  kty: string
+  crv: string
+  x: string
+  y: string
+}
+
+/** A public key as RFC 7517 writes it, ready to publish. */
+export interface PublicJwk extends EcMembers {
+  kid: string
+  alg: string
+  use: 'sig'
+}
+
+export interface SigningKeys {
+  /** Signs claims with the active key. The header is exactly `alg`, `kid`, `typ: at+jwt` (RFC 9068 §2.1). */
+  sign(claims: object): string
+  /** The public key of a `kid` as PEM, or undefined if no such key may be trusted. An unknown kid re-reads the keys, rarely. */
+  findPublicKey(kid: string): Promise<string | undefined>
+  jwks(): { keys: PublicJwk[] }
+}
+
+export interface SigningKeysOptions {
+  db: Database
+  clock: Clock
+  sealer: Sealer
+  audit: Audit
+}
+
+interface LoadedKeys {
+  sign: (claims: object) => string
+  publicKeys: Map<string, string>
+  jwks: { keys: PublicJwk[] }
+}
+
+const rereadMs = 1_000
+const sealingPurpose = (kid: string) => `signing key ${kid}`
+
+/**
+ * Loads the keys, making the first one if there is none.
+ *
+ * @throws Error if a private key does not open with the given secret
+ */
+export async function createSigningKeys({
+  db,
+  clock,
+  sealer,
+  audit,
+}: SigningKeysOptions): Promise<SigningKeys> {
+  let readAt = Number.NEGATIVE_INFINITY
+  let reading: Promise<void> | undefined
+  let loaded = await load()
+
+  async function load(): Promise<LoadedKeys> {
+    readAt = performance.now()
+    const rows = await db.select().from(signingKeys).where(ne(signingKeys.state, 'removed'))
+    const active = rows.find((row) => row.state === 'active')
+    if (!active) {
+      await createFirst()
+      return await load()
+    }
+    return {
+      sign: createSigner({
+        key: open(active.kid, active.sealedPrivateKey),
+        algorithm: active.alg,
+        kid: active.kid,
+        header: { alg: active.alg, typ: 'at+jwt' },
+      }) as (claims: object) => string,
+      publicKeys: new Map(
+        rows.map(({ kid, publicJwk }) => [
+          kid,
+          createPublicKey({ key: publicJwk, format: 'jwk' }).export({
+            type: 'spki',
+            format: 'pem',
+          }) as string,
+        ]),
+      ),
+      jwks: {
+        keys: rows.map(({ kid, alg, publicJwk }) => ({ ...publicJwk, kid, alg, use: 'sig' as const })),
+      },
+    }
+  }
+
+  function open(kid: string, sealed: Buffer): string {
+    try {
+      const der = sealer.open(sealingPurpose(kid), sealed)
+      return createPrivateKey({ key: der, type: 'pkcs8', format: 'der' }).export({
+        type: 'pkcs8',
+        format: 'pem',
+      }) as string
+    } catch {
+      throw new Error('KEY_ENCRYPTION_SECRET does not open the signing key in the database')
+    }
+  }
+
+  /** Of many instances that start together on an empty database, one makes the key that all of them use. */
+  async function createFirst(): Promise<void> {
+    const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    const publicJwk = publicKey.export({ format: 'jwk' }) as unknown as EcMembers
+    const kid = thumbprint(publicJwk)
+    const sealedPrivateKey = sealer.seal(
+      sealingPurpose(kid),
+      privateKey.export({ type: 'pkcs8', format: 'der' }),
+    )
+    const made = await db
+      .insert(signingKeys)
+      .values({
+        kid,
+        alg: 'ES256',
+        state: 'active',
+        publicJwk,
+        sealedPrivateKey,
+        createdAt: new Date(clock.now()),
+      })
+      .onConflictDoNothing()
+      .returning({ kid: signingKeys.kid })
+    if (made.length > 0) audit.record({ event: 'signing_key.created', kid })
+  }
+
+  async function reread(): Promise<void> {
+    reading ??= load()
+      .then((keys) => {
+        loaded = keys
+      })
+      .finally(() => {
+        reading = undefined
+      })
+    await reading
+  }
+
+  return {
+    sign: (claims) => loaded.sign(claims),
+    async findPublicKey(kid) {
+      if (!loaded.publicKeys.has(kid) && (reading || performance.now() - readAt > rereadMs)) await reread()
+      return loaded.publicKeys.get(kid)
+    },
+    jwks: () => loaded.jwks,
+  }
+}
+
+/** RFC 7638: the required members in lexical order. */
+const thumbprint = ({ kty, crv, x, y }: EcMembers): string =>
+  createHash('sha256').update(JSON.stringify({ crv, kty, x, y })).digest('base64url')
