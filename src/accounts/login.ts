@@ -1,0 +1,70 @@
+import { eq } from 'drizzle-orm'
+import type { Audit, LoginFailure, Origin } from '../audit/events.ts'
+import type { Database } from '../db/connect.ts'
+import { users } from '../db/tables.ts'
+import { Outcome } from '../outcomes.ts'
+import type { Sessions, SessionTokens } from '../sessions/sessions.ts'
+import type { Passwords } from './passwords.ts'
+import { canonicalUsername } from './usernames.ts'
+import { findUserByName, type User } from './users.ts'
+
+export interface LoginRequest {
+  username: string
+  password: string
+  remember?: boolean
+}
+
+/** @throws Outcome `invalid_credentials` for every cause alike, `overloaded` */
+export type LogIn = (request: LoginRequest, origin: Origin) => Promise<SessionTokens>
+
+export interface LoginOptions {
+  db: Database
+  passwords: Passwords
+  sessions: Pick<Sessions, 'start'>
+  audit: Audit
+}
+
+export function createLogin({ db, passwords, sessions, audit }: LoginOptions): LogIn {
+  return async function logIn(request, origin) {
+    const tokens = (await attempt(request, origin)) ?? (await attempt(request, origin))
+    if (!tokens) throw refused('changed', origin)
+    return tokens
+  }
+
+  /**
+   * @returns undefined if the account changed while its password was being checked. It is then looked at once more: a
+   *   new password or a ban that was faster wins, and a mere re-hash by a login next to this one does no harm
+   */
+  async function attempt({ username, password, remember = false }: LoginRequest, origin: Origin) {
+    const user = await findClaimedUser(username)
+    const matches = await passwords.verify(user?.passwordHash, password)
+    if (!user) throw refused('unknown', origin)
+    if (!matches) throw refused('wrong_password', origin, user)
+    if (user.status !== 'active') throw refused('disabled', origin, user)
+    const newHash = passwords.needsRehash(user.passwordHash) ? await passwords.hash(password) : undefined
+
+    const tokens = await db.transaction(async (tx) => {
+      const [current] = await tx.select().from(users).where(eq(users.id, user.id)).for('update')
+      if (!current || !isUnchanged(user, current)) return undefined
+      if (newHash) await tx.update(users).set({ passwordHash: newHash }).where(eq(users.id, user.id))
+      return await sessions.start(tx, { ...current, amr: ['pwd'], acr: 'aal1', remember })
+    })
+    if (tokens) audit.record({ event: 'login.succeeded', sub: user.id, sid: tokens.session_id }, origin)
+    return tokens
+  }
+
+  function refused(reason: LoginFailure, origin: Origin, user?: User): Outcome {
+    audit.record({ event: 'login.failed', reason, ...(user && { sub: user.id }) }, origin)
+    return new Outcome('invalid_credentials', { reason })
+  }
+
+  async function findClaimedUser(username: string): Promise<User | undefined> {
+    const canonical = canonicalUsername(username)
+    return canonical === undefined ? undefined : await findUserByName(db, canonical)
+  }
+}
+
+const isUnchanged = (read: User, current: User): boolean =>
+  current.generation === read.generation &&
+  current.passwordHash === read.passwordHash &&
+  current.status === read.status

@@ -1,0 +1,65 @@
+/** Passwords, stored as Argon2id. Hashing is meant to be expensive, so only so much of it happens at a time. */
+import { randomBytes } from 'node:crypto'
+import argon2 from 'argon2'
+import fastq from 'fastq'
+import { Outcome } from '../outcomes.ts'
+
+export interface Passwords {
+  /** @throws Outcome `weak_password` or `invalid_request` if the password may not be chosen */
+  assertAcceptable(password: string): void
+  /** @returns a PHC string. @throws Outcome `overloaded` */
+  hash(password: string): Promise<string>
+  /** Takes as long for nobody's hash (undefined) as for somebody's wrong password. @throws Outcome `overloaded` */
+  verify(hash: string | undefined, password: string): Promise<boolean>
+  /** Whether a hash was made with other parameters than today's. */
+  needsRehash(hash: string): boolean
+}
+
+export interface PasswordsOptions {
+  /** In code points of the NFC form. */
+  minLength: number
+  memoryKib: number
+  passes: number
+  parallelism: number
+  /** Hashes at a time: each takes a thread of libuv's pool, which others need too. */
+  concurrency: number
+  /** How many may wait for their turn; who comes later is turned away. */
+  queueMax: number
+}
+
+export const passwordMaxLength = 256
+
+/** Every character counts, and however a keyboard composes it, it is the same character. */
+const canonical = (password: string) => password.normalize('NFC')
+
+export async function createPasswords(options: PasswordsOptions): Promise<Passwords> {
+  const { minLength, memoryKib, passes, parallelism, concurrency, queueMax } = options
+  const parameters = { memoryCost: memoryKib, timeCost: passes, parallelism }
+  const queue = fastq.promise((job: () => Promise<unknown>) => job(), concurrency)
+
+  async function inTurn<T>(job: () => Promise<T>): Promise<T> {
+    if (queue.length() >= queueMax) throw new Outcome('overloaded')
+    return (await queue.push(job)) as T
+  }
+
+  const hash = (password: string) =>
+    inTurn(() => argon2.hash(canonical(password), { type: argon2.argon2id, ...parameters }))
+  const nobodysHash = await hash(randomBytes(16).toString('base64'))
+
+  return {
+    hash,
+    assertAcceptable(password) {
+      const length = [...canonical(password)].length
+      if (length < minLength) {
+        throw new Outcome('weak_password', { detail: `A password needs at least ${minLength} characters.` })
+      }
+      if (length > passwordMaxLength) {
+        throw new Outcome('invalid_request', {
+          detail: `A password has at most ${passwordMaxLength} characters.`,
+        })
+      }
+    },
+    verify: (stored, password) => inTurn(() => argon2.verify(stored ?? nobodysHash, canonical(password))),
+    needsRehash: (stored) => argon2.needsRehash(stored, parameters),
+  }
+}

@@ -1,0 +1,53 @@
+import { randomUUID } from 'node:crypto'
+import type { Audit, Origin } from '../audit/events.ts'
+import type { Clock } from '../db/clock.ts'
+import type { Database } from '../db/connect.ts'
+import { isUniqueViolation } from '../db/errors.ts'
+import { users } from '../db/tables.ts'
+import { Outcome } from '../outcomes.ts'
+import type { Passwords } from './passwords.ts'
+import { canonicalUsername, usernameLength } from './usernames.ts'
+import { type Account, accountOf } from './users.ts'
+
+export interface RegistrationRequest {
+  username: string
+  password: string
+  email?: string
+}
+
+/** @throws Outcome `invalid_request`, `weak_password`, `username_taken`, `overloaded` */
+export type Register = (request: RegistrationRequest, origin: Origin) => Promise<Account>
+
+export interface RegistrationOptions {
+  db: Database
+  clock: Clock
+  passwords: Passwords
+  audit: Audit
+}
+
+export function createRegistration({ db, clock, passwords, audit }: RegistrationOptions): Register {
+  return async function register({ username, password, email }, origin) {
+    const canonical = canonicalUsername(username)
+    if (canonical === undefined) {
+      throw new Outcome('invalid_request', {
+        detail: `A username has ${usernameLength.min} to ${usernameLength.max} visible characters, without spaces and colons.`,
+      })
+    }
+    passwords.assertAcceptable(password)
+    const user = {
+      id: randomUUID(),
+      username: canonical,
+      email: email ?? null,
+      passwordHash: await passwords.hash(password),
+      createdAt: new Date(clock.now()),
+    }
+    try {
+      const [inserted] = await db.insert(users).values(user).returning()
+      audit.record({ event: 'account.registered', sub: user.id }, origin)
+      return accountOf(inserted as typeof users.$inferSelect)
+    } catch (error) {
+      if (isUniqueViolation(error, 'users_username_unique')) throw new Outcome('username_taken')
+      throw error
+    }
+  }
+}

@@ -1,0 +1,32 @@
+import { eq } from 'drizzle-orm'
+import type { Database } from '../db/connect.ts'
+import { users } from '../db/tables.ts'
+
+export type User = typeof users.$inferSelect
+
+/** What an account tells about itself. */
+export interface Account {
+  id: string
+  username: string
+  email?: string
+  roles: string[]
+  created_at: string
+}
+
+export const accountOf = ({ id, username, email, roles, createdAt }: User): Account => ({
+  id,
+  username,
+  ...(email !== null && { email }),
+  roles,
+  created_at: createdAt.toISOString(),
+})
+
+export async function findUserByName(db: Database, canonicalUsername: string): Promise<User | undefined> {
+  const [user] = await db.select().from(users).where(eq(users.username, canonicalUsername))
+  return user
+}
+
+export async function findAccount(db: Database, id: string): Promise<Account | undefined> {
+  const [user] = await db.select().from(users).where(eq(users.id, id))
+  return user && accountOf(user)
+}
