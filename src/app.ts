@@ -1,0 +1,99 @@
+/**
+ * The whole service, in load order. Everything below is registered once, here; which routes need a token can be seen by
+ * where they stand.
+ */
+import { randomBytes } from 'node:crypto'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import Fastify, { type FastifyInstance, type FastifyPluginAsync, LogController } from 'fastify'
+import type { Config } from './config.ts'
+import type { Clock } from './db/clock.ts'
+import accounts from './plugins/accounts.ts'
+import audit from './plugins/audit.ts'
+import authentication from './plugins/authentication.ts'
+import basicCredentials from './plugins/basic-credentials.ts'
+import clock from './plugins/clock.ts'
+import database from './plugins/database.ts'
+import jsonBody from './plugins/json-body.ts'
+import methodNotAllowed from './plugins/method-not-allowed.ts'
+import problems, { answerClientError, replyWithProblem } from './plugins/problems.ts'
+import redis from './plugins/redis.ts'
+import revocation from './plugins/revocation.ts'
+import sessions from './plugins/sessions.ts'
+import tokenInspection from './plugins/token-inspection.ts'
+import tokens from './plugins/tokens.ts'
+import { healthRoutes } from './routes/health.ts'
+import { jwksRoute } from './routes/jwks.ts'
+import { loginRoute } from './routes/login.ts'
+import { logoutRoute } from './routes/logout.ts'
+import { meRoute } from './routes/me.ts'
+import { protectedRoute } from './routes/protected.ts'
+import { registerRoute } from './routes/register.ts'
+
+export interface AppOptions {
+  /** For tests: a clock that can be moved, and a place for the log. */
+  clock?: Clock
+  logTo?: { write(line: string): void }
+}
+
+/** @throws Error with one clear line if a store that is needed cannot be used */
+export async function buildApp(config: Config, options: AppOptions = {}): Promise<FastifyInstance> {
+  const nextRequestId = createRequestIds()
+  const app = Fastify({
+    logger: { level: config.logLevel, ...(options.logTo && { stream: options.logTo }) },
+    // What was refused or went wrong is logged by plugins/problems, what happened by the audit; a 200 says nothing.
+    logController: new LogController({ disableRequestLogging: true }),
+    genReqId: nextRequestId,
+    bodyLimit: 16_384,
+    requestTimeout: 10_000,
+    http: { maxHeaderSize: 16_384, headersTimeout: 5_000, connectionsCheckingInterval: 1_000 },
+    return503OnClosing: false,
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false } },
+    frameworkErrors: replyWithProblem,
+    clientErrorHandler: (error, socket) => answerClientError(error, socket, nextRequestId()),
+  }).withTypeProvider<TypeBoxTypeProvider>()
+
+  try {
+    await app.register(problems, { nextRequestId })
+    await app.register(methodNotAllowed)
+    await app.register(jsonBody)
+    await app.register(basicCredentials)
+
+    await app.register(clock, { clock: options.clock })
+    await app.register(audit)
+    await app.register(database, { config })
+    await app.register(redis, { config })
+    await app.register(revocation, { config })
+    await app.register(tokens, { config })
+    await app.register(sessions, { config })
+    await app.register(accounts, { config })
+    await app.register(tokenInspection, { config })
+    await app.register(authentication, { config })
+
+    await app.register(healthRoutes)
+    await app.register(jwksRoute, { maxAgeSeconds: config.jwksMaxAgeSeconds })
+    await app.register(registerRoute)
+    await app.register(loginRoute)
+    await app.register(logoutRoute)
+    await app.register(guarded)
+    app.refuseOtherMethods()
+    await app.ready()
+    return app
+  } catch (error) {
+    await app.close()
+    throw error
+  }
+}
+
+/** Every route in here needs a live access token. */
+const guarded: FastifyPluginAsync = async (scope) => {
+  scope.addHook('onRequest', scope.authenticate)
+  await scope.register(protectedRoute)
+  await scope.register(meRoute)
+}
+
+/** Unique over all instances, without asking for random bytes at every request. */
+function createRequestIds(): () => string {
+  const instance = randomBytes(6).toString('base64url')
+  let count = 0
+  return () => `${instance}-${(++count).toString(36)}`
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env node
+/** The second door into the same rooms: what an operator does from a shell. */
+import { loadConfig } from './config.ts'
+import { migratePostgresSchema } from './db/migrate.ts'
+
+const usage = `usage: latchkey migrate    brings the schema of DATABASE_URL up to date\n`
+
+const commands: Record<string, () => Promise<void>> = {
+  async migrate() {
+    const { database } = loadConfig(process.env)
+    if (!('url' in database))
+      throw new Error('DATABASE_URL is not set: an embedded store is migrated when it starts')
+    await migratePostgresSchema(database.url)
+    process.stdout.write('the schema is up to date\n')
+  },
+}
+
+const [name = '', ...surplus] = process.argv.slice(2)
+const command = surplus.length === 0 ? commands[name] : undefined
+
+if (!command) {
+  process.stderr.write(usage)
+  process.exitCode = 2
+} else {
+  try {
+    await command()
+  } catch (error) {
+    process.stderr.write(`latchkey ${name}: ${error instanceof Error ? error.message : String(error)}\n`)
+    process.exitCode = 1
+  }
+}

@@ -1,0 +1,174 @@
+/** The environment, read once. All problems are told together, by the name of the setting and never with its value. */
+import { readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+
+export type Config = Readonly<{
+  production: boolean
+  host: string
+  port: number
+  logLevel: string
+  shutdownTimeoutSeconds: number
+  /** Postgres, or the folder of the embedded store. */
+  database: { url: string } | { folder: string }
+  redisUrl: string | undefined
+  revocation: { tailMs: number; freshMs: number }
+  issuer: string
+  audience: string
+  clientId: string
+  accessTokenTtlSeconds: number
+  refreshTokenTtlSeconds: number
+  sessionTtlSeconds: number
+  rememberTtlSeconds: number
+  clockToleranceSeconds: number
+  jwksMaxAgeSeconds: number
+  /** Undefined with the embedded store: its folder keeps a generated one. */
+  keyEncryptionSecret: string | undefined
+  passwords: {
+    minLength: number
+    memoryKib: number
+    passes: number
+    parallelism: number
+    concurrency: number
+    queueMax: number
+  }
+}>
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/** Every problem of the environment, a line each. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  readonly problems: readonly string[]
+
+  constructor(problems: readonly string[]) {
+    super(`the settings are wrong:\n${problems.map((problem) => `  ${problem}`).join('\n')}`)
+    this.problems = problems
+  }
+}
+
+const day = 86_400
+const exampleSecret = /change.?me|example|secret|password/i
+
+/** @throws ConfigError */
+export function loadConfig(env: Environment): Config {
+  const problems: string[] = []
+  const problem = (name: string, what: string) => void problems.push(`${name} ${what}`)
+
+  const text = (name: string) => env[name] || undefined
+
+  function integer(
+    name: string,
+    { default: standard, min, max }: { default: number; min: number; max: number },
+  ): number {
+    const value = text(name)
+    if (value === undefined) return standard
+    const number = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN
+    if (number >= min && number <= max) return number
+    problem(name, `must be a whole number from ${min} to ${max}`)
+    return standard
+  }
+
+  function url(name: string, protocols: readonly string[]): string | undefined {
+    const value = secret(name)
+    if (value === undefined || (URL.canParse(value) && protocols.includes(new URL(value).protocol)))
+      return value
+    problem(
+      name,
+      `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
+    )
+    return undefined
+  }
+
+  /** A value that may stand in a file instead, as orchestrators mount secrets. */
+  function secret(name: string): string | undefined {
+    const file = text(`${name}_FILE`)
+    if (file === undefined) return text(name)
+    if (text(name) !== undefined) problem(name, `and ${name}_FILE are both set`)
+    try {
+      return readFileSync(file, 'utf8').trim() || undefined
+    } catch {
+      problem(`${name}_FILE`, 'cannot be read')
+      return undefined
+    }
+  }
+
+  function oneOf(name: string, standard: string, allowed: readonly string[]): string {
+    const value = text(name) ?? standard
+    if (!allowed.includes(value)) problem(name, `must be one of ${allowed.join(', ')}`)
+    return value
+  }
+
+  const production = env.NODE_ENV === 'production'
+  const port = integer('PORT', { default: 3000, min: 0, max: 65_535 })
+  const databaseUrl = url('DATABASE_URL', ['postgres:', 'postgresql:'])
+  const redisUrl = url('REDIS_URL', ['redis:', 'rediss:'])
+  const keyEncryptionSecret = secret('KEY_ENCRYPTION_SECRET')
+  const issuer = url('ISSUER', ['https:', 'http:'])
+  const tailMs = integer('REVOCATION_TAIL_MS', { default: 100, min: 10, max: 10_000 })
+  const freshMs = integer('REVOCATION_FRESH_MS', { default: 250, min: 50, max: 60_000 })
+  const sessionTtlSeconds = integer('SESSION_TTL_SECONDS', { default: 7 * day, min: 1, max: 3650 * day })
+  const threads = Number(env.UV_THREADPOOL_SIZE ?? 4) || 4
+
+  if (freshMs < 2 * tailMs) problem('REVOCATION_FRESH_MS', 'must be at least twice REVOCATION_TAIL_MS')
+  if (keyEncryptionSecret !== undefined) {
+    if (keyEncryptionSecret.length < 32) problem('KEY_ENCRYPTION_SECRET', 'must have at least 32 characters')
+    else if (production && isExample(keyEncryptionSecret))
+      problem('KEY_ENCRYPTION_SECRET', 'is an example: make one of your own')
+  } else if (databaseUrl !== undefined || production) {
+    problem('KEY_ENCRYPTION_SECRET', 'is missing (openssl rand -base64 32)')
+  }
+  if (production) {
+    if (databaseUrl === undefined)
+      problem('DATABASE_URL', 'is missing: the embedded store is not for production')
+    if (issuer === undefined) problem('ISSUER', 'is missing: the public URL of this service')
+  }
+
+  const config: Config = {
+    production,
+    host: text('HOST') ?? '127.0.0.1',
+    port,
+    logLevel: oneOf('LOG_LEVEL', 'info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
+    shutdownTimeoutSeconds: integer('SHUTDOWN_TIMEOUT_SECONDS', { default: 10, min: 1, max: 3600 }),
+    database: databaseUrl === undefined ? { folder: text('DATA_DIR') ?? './data' } : { url: databaseUrl },
+    redisUrl,
+    revocation: { tailMs, freshMs },
+    issuer: issuer ?? `http://localhost:${port}`,
+    audience: text('AUDIENCE') ?? issuer ?? `http://localhost:${port}`,
+    clientId: text('FIRST_PARTY_CLIENT_ID') ?? 'latchkey',
+    accessTokenTtlSeconds: integer('ACCESS_TOKEN_TTL_SECONDS', { default: 900, min: 1, max: day }),
+    refreshTokenTtlSeconds: integer('REFRESH_TOKEN_TTL_SECONDS', {
+      default: day / 2,
+      min: 1,
+      max: 3650 * day,
+    }),
+    sessionTtlSeconds,
+    rememberTtlSeconds: integer('REMEMBER_TTL_SECONDS', { default: 30 * day, min: 1, max: 3650 * day }),
+    clockToleranceSeconds: integer('CLOCK_TOLERANCE_SECONDS', { default: 5, min: 0, max: 60 }),
+    jwksMaxAgeSeconds: integer('JWKS_MAX_AGE_SECONDS', { default: 300, min: 1, max: day }),
+    keyEncryptionSecret,
+    passwords: {
+      minLength: integer('PASSWORD_MIN_LENGTH', { default: 15, min: 8, max: 64 }),
+      memoryKib: integer('ARGON2_MEMORY_KIB', { default: 19_456, min: 1024, max: 4_194_304 }),
+      passes: integer('ARGON2_PASSES', { default: 2, min: 1, max: 1000 }),
+      parallelism: integer('ARGON2_PARALLELISM', { default: 1, min: 1, max: 255 }),
+      // One thread of libuv's pool stays free for everybody else.
+      concurrency: integer('ARGON2_CONCURRENCY', {
+        default: Math.max(1, Math.min(availableParallelism(), threads - 1)),
+        min: 1,
+        max: Math.max(1, threads - 1),
+      }),
+      queueMax: integer('ARGON2_QUEUE_MAX', { default: 250, min: 0, max: 1_000_000 }),
+    },
+  }
+  if (problems.length > 0) throw new ConfigError(problems)
+  return deepFreeze(config)
+}
+
+/** A secret with a telling word in it, or of few different characters, was not made by a generator. */
+const isExample = (secret: string) => exampleSecret.test(secret) || new Set(secret).size < 8
+
+function deepFreeze<T extends object>(value: T): T {
+  for (const member of Object.values(value))
+    if (typeof member === 'object' && member !== null) deepFreeze(member)
+  return Object.freeze(value)
+}

@@ -1,0 +1,25 @@
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import { type Audit, createAudit, type Origin } from '../audit/events.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    audit: Audit
+  }
+  interface FastifyRequest {
+    /** Where this request came from, as the audit tells it. */
+    readonly origin: Origin
+  }
+}
+
+export default fp(
+  async function audit(app: FastifyInstance) {
+    app.decorate('audit', createAudit({ log: app.log }))
+    app.decorateRequest('origin', {
+      getter() {
+        return { requestId: this.id, address: this.ip }
+      },
+    })
+  },
+  { name: 'audit' },
+)

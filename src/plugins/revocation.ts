@@ -1,0 +1,82 @@
+/** Puts the pieces of revocation together and keeps the tail following while the service runs. */
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Config } from '../config.ts'
+import { createCheck, type RevocationCheck } from '../revocation/check.ts'
+import { announceFreshness } from '../revocation/record.ts'
+import { createRedisIndex } from '../revocation/redis-index.ts'
+import { createRevoker, type Revoke } from '../revocation/revoke.ts'
+import { createTail } from '../revocation/tail.ts'
+
+/** What answers the checks now. */
+export type RevocationMode = 'tail and index' | 'tail' | 'index' | 'none'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    revocation: {
+      check: RevocationCheck
+      revoke: Revoke
+      mode(): { mode: RevocationMode; missing: ('postgres' | 'redis')[] }
+    }
+  }
+}
+
+export interface RevocationOptions {
+  config: Pick<Config, 'revocation'>
+}
+
+export default fp(
+  async function revocation(app: FastifyInstance, { config }: RevocationOptions) {
+    const { clock, audit, redis } = app
+    const { db, tailDb, shared } = app.database
+    const { tailMs, freshMs } = config.revocation
+
+    const tail = createTail({
+      db: tailDb,
+      clock,
+      intervalMs: tailMs,
+      freshMs: shared ? freshMs : Number.POSITIVE_INFINITY,
+      onChange: (state, err) => {
+        if (state === 'lost') app.log.error({ err }, 'the record of revocations does not answer')
+        else app.log.info('the record of revocations answers again')
+      },
+    })
+    const index =
+      redis &&
+      createRedisIndex({
+        redis,
+        clock,
+        onChange: (state, err) => {
+          if (state === 'unknown') app.log.error({ err }, 'the index of revocations does not answer')
+          else app.log.info('the index of revocations answers again')
+        },
+      })
+    const revoker = createRevoker({ db, tail, index, audit, holds: shared })
+
+    app.addHook('onClose', async () => {
+      tail.stop()
+      index?.stop()
+      revoker.stop()
+    })
+
+    if (shared) await announceFreshness(db, freshMs)
+    await tail.load()
+    if (shared) tail.follow()
+
+    app.decorate('revocation', {
+      check: createCheck({ tail, index }),
+      revoke: revoker.revoke,
+      mode() {
+        const [record, known] = [tail.isFresh(), index?.isKnown() ?? false]
+        return {
+          mode: record ? (known ? 'tail and index' : 'tail') : known ? 'index' : 'none',
+          missing: [
+            ...(record ? [] : (['postgres'] as const)),
+            ...(index && !known ? (['redis'] as const) : []),
+          ],
+        }
+      },
+    })
+  },
+  { name: 'revocation', dependencies: ['clock', 'audit', 'database', 'redis'] },
+)

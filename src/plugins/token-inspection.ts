@@ -1,0 +1,93 @@
+/**
+ * The one function that turns a presented token into claims: signature, algorithm, key, type, issuer and audience through
+ * @fastify/jwt, then the shape of every claim. Time and revocation are the caller's questions: logging out takes old
+ * tokens too.
+ */
+import fastifyJwt, { type Secret } from '@fastify/jwt'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import {
+  type AccessToken,
+  type AccessTokenClaims,
+  isFromTheFuture,
+  misshapenClaim,
+} from '../bearer/claims.ts'
+import type { Config } from '../config.ts'
+import { inSeconds } from '../db/clock.ts'
+import { isDatabaseUnavailable } from '../db/errors.ts'
+import { Outcome } from '../outcomes.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** @throws Outcome `token_invalid`, or `revocation_unknown` where a key that may exist cannot be looked up */
+    inspectToken(request: FastifyRequest, token: string): Promise<AccessToken>
+  }
+  interface FastifyRequest {
+    presentedToken: string
+  }
+}
+
+interface DecodedToken {
+  header: { kid?: unknown; alg?: unknown }
+  payload: Record<string, unknown>
+}
+
+export interface TokenInspectionOptions {
+  config: Pick<Config, 'issuer' | 'audience' | 'clockToleranceSeconds'>
+}
+
+export default fp(
+  async function tokenInspection(app: FastifyInstance, { config }: TokenInspectionOptions) {
+    const { clock, signingKeys } = app
+
+    async function findKey(_request: FastifyRequest, token: DecodedToken): Promise<string> {
+      const { kid } = token.header
+      const key = typeof kid === 'string' ? await signingKeys.findPublicKey(kid) : undefined
+      if (key === undefined) throw new Outcome('token_invalid', { reason: 'unknown kid' })
+      return key
+    }
+
+    app.decorateRequest('presentedToken', '')
+    await app.register(fastifyJwt, {
+      // The types know only secrets that are sent through a callback.
+      secret: { public: findKey as unknown as Secret, private: '' },
+      decode: { complete: true },
+      verify: {
+        algorithms: ['ES256'],
+        checkTyp: 'at+jwt',
+        allowedIss: config.issuer,
+        allowedAud: config.audience,
+        ignoreExpiration: true,
+        complete: true,
+        // A failure is told to the one who asked and kept for nobody.
+        errorCacheTTL: 0,
+        extractToken: (request) => request.presentedToken,
+      },
+    })
+
+    app.decorate('inspectToken', async (request: FastifyRequest, token: string) => {
+      request.presentedToken = token
+      const { header, payload } = await verify(request)
+      const claim = misshapenClaim(payload)
+      if (claim) throw new Outcome('token_invalid', { reason: `claim ${claim}` })
+      const claims = payload as unknown as AccessTokenClaims
+      if (isFromTheFuture(claims, inSeconds(clock), config.clockToleranceSeconds)) {
+        throw new Outcome('token_invalid', { reason: 'issued in the future' })
+      }
+      return { kid: header.kid as string, claims }
+    })
+  },
+  { name: 'token-inspection', dependencies: ['clock', 'tokens'] },
+)
+
+/** The library reports the faults of a token by a dozen codes and several statuses. They are all one outcome. */
+async function verify(request: FastifyRequest): Promise<DecodedToken> {
+  try {
+    return await request.jwtVerify<DecodedToken>()
+  } catch (error) {
+    if (error instanceof Outcome) throw error
+    if (isDatabaseUnavailable(error)) throw new Outcome('revocation_unknown', { cause: error })
+    const { code } = error as { code?: string }
+    throw new Outcome('token_invalid', { reason: code ?? 'unreadable', cause: error })
+  }
+}

@@ -1,0 +1,22 @@
+import { createHash } from 'node:crypto'
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { Type } from 'typebox'
+import { Jwks } from '../schemas/tokens.ts'
+
+export interface JwksOptions {
+  maxAgeSeconds: number
+}
+
+export const jwksRoute: FastifyPluginAsyncTypebox<JwksOptions> = async (app, { maxAgeSeconds }) => {
+  app.get(
+    '/.well-known/jwks.json',
+    { schema: { response: { 200: Jwks, 304: Type.Null() } } },
+    async (request, reply) => {
+      const jwks = app.signingKeys.jwks()
+      const etag = `"${createHash('sha256').update(JSON.stringify(jwks)).digest('base64url')}"`
+      reply.header('etag', etag).header('cache-control', `public, max-age=${maxAgeSeconds}`)
+      if (request.headers['if-none-match'] === etag) return reply.code(304).send(null)
+      return jwks
+    },
+  )
+}

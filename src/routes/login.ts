@@ -1,0 +1,17 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { LoginBody } from '../schemas/accounts.ts'
+import { SessionTokens } from '../schemas/sessions.ts'
+
+export const loginRoute: FastifyPluginAsyncTypebox = async (app) => {
+  app.post(
+    '/login',
+    {
+      preValidation: app.acceptBasicCredentials,
+      schema: { body: LoginBody, response: { 200: SessionTokens } },
+    },
+    async (request, reply) => {
+      reply.header('cache-control', 'no-store')
+      return await app.accounts.logIn(request.body, request.origin)
+    },
+  )
+}
