@@ -6,12 +6,11 @@ import { randomBytes } from 'node:crypto'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyPluginAsync, LogController } from 'fastify'
 import type { Config } from './config.ts'
-import type { Clock } from './db/clock.ts'
 import accounts from './plugins/accounts.ts'
 import audit from './plugins/audit.ts'
 import authentication from './plugins/authentication.ts'
 import basicCredentials from './plugins/basic-credentials.ts'
-import clock from './plugins/clock.ts'
+import clock, { type ClockOptions } from './plugins/clock.ts'
 import database from './plugins/database.ts'
 import jsonBody from './plugins/json-body.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
@@ -31,7 +30,7 @@ import { registerRoute } from './routes/register.ts'
 
 export interface AppOptions {
   /** For tests: a clock that can be moved, and a place for the log. */
-  clock?: Clock
+  clock?: ClockOptions['clock']
   logTo?: { write(line: string): void }
 }
 

@@ -38,7 +38,7 @@ export async function createPasswords(options: PasswordsOptions): Promise<Passwo
   const queue = fastq.promise((job: () => Promise<unknown>) => job(), concurrency)
 
   async function inTurn<T>(job: () => Promise<T>): Promise<T> {
-    if (queue.length() >= queueMax) throw new Outcome('overloaded')
+    if (queue.running() >= concurrency && queue.length() >= queueMax) throw new Outcome('overloaded')
     return (await queue.push(job)) as T
   }
 

@@ -11,8 +11,8 @@ export const usernameLength = { min: 3, max: 64 }
 /** The canonical form of a username, or undefined if it has none. Lengths count code points. */
 export function canonicalUsername(username: string): string | undefined {
   if (!username.isWellFormed()) return undefined
-  // Upper case first: it brings together what lower case keeps apart, such as ß and ss, σ and ς.
-  const folded = username.normalize('NFKC').toUpperCase().toLowerCase().normalize('NFKC')
+  // By way of upper case, which brings together what lower case keeps apart, such as ß and ss, σ and ς.
+  const folded = username.normalize('NFKC').toLowerCase().toUpperCase().toLowerCase().normalize('NFKC')
   if (forbidden.test(folded)) return undefined
   const length = [...folded].length
   return length >= usernameLength.min && length <= usernameLength.max ? folded : undefined

@@ -5,16 +5,16 @@
 export interface Clock {
   /** Milliseconds since the epoch. */
   now(): number
-  /** Takes a reading of Postgres's clock, made somewhere between two readings of the local one (all in milliseconds). */
-  correct(serverTime: number, sentAt: number, receivedAt: number): void
+  /** Takes a reading of Postgres's clock that has just arrived, after a round trip of so many milliseconds. */
+  correct(serverTime: number, roundTripMs: number): void
 }
 
-export function createServerClock(): Clock {
+export function createServerClock(local: () => number = Date.now): Clock {
   let offset = 0
   return {
-    now: () => Date.now() + offset,
-    correct(serverTime, sentAt, receivedAt) {
-      offset = serverTime - (sentAt + receivedAt) / 2
+    now: () => local() + offset,
+    correct(serverTime, roundTripMs) {
+      offset = serverTime + roundTripMs / 2 - local()
     },
   }
 }

@@ -1,8 +1,9 @@
 import { PGlite } from '@electric-sql/pglite'
-import { drizzle as drizzlePostgres } from 'drizzle-orm/node-postgres'
+import { drizzle as drizzlePostgres, type NodePgDatabase } from 'drizzle-orm/node-postgres'
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
 import { drizzle as drizzlePglite } from 'drizzle-orm/pglite'
 import pg from 'pg'
+import { isDatabaseUnavailable } from './errors.ts'
 import type * as tables from './tables.ts'
 
 /** Postgres or PGlite: the same tables and the same SQL behind one type. Inside a transaction use its `tx`, never this. */
@@ -30,14 +31,46 @@ export function connectPostgres({ url, max, deadlineMs, onIdleError }: PostgresO
     max,
     connectionTimeoutMillis: deadlineMs,
     query_timeout: deadlineMs,
-    // A connection whose statement missed its deadline still has that statement in it. Only in this mode does
-    // pg destroy such a connection; otherwise a transaction hands it back to the pool, to hang its next user.
-    pipeline: true,
     application_name: 'latchkey',
   })
   pool.on('error', onIdleError)
-  return { db: drizzlePostgres(pool) as unknown as Database, close: () => pool.end() }
+  // One that breaks while it is in use fails the statements of its user; unheard, the event would end the process.
+  pool.on('connect', (client) => client.on('error', () => {}))
+  const db = drizzlePostgres(pool)
+  return {
+    db: Object.assign(db, { transaction: transactionOn(pool) }) as unknown as Database,
+    close: () => pool.end(),
+  }
 }
+
+/**
+ * Transactions in place of Drizzle's own. Those keep the connection for ever if `begin` fails, and hand one on which a
+ * statement missed its deadline back to the pool with that statement still in it, to hang its next user: an outage would
+ * empty the pool for good.
+ */
+function transactionOn(pool: pg.Pool) {
+  return async function transaction<T>(work: (tx: NodePgDatabase) => Promise<T>): Promise<T> {
+    const client = await pool.connect()
+    let broken = false
+    try {
+      await client.query('begin')
+      const result = await work(drizzlePostgres(client))
+      await client.query('commit')
+      return result
+    } catch (error) {
+      broken = isDatabaseUnavailable(error) || !(await succeeds(client.query('rollback')))
+      throw error
+    } finally {
+      client.release(broken)
+    }
+  }
+}
+
+const succeeds = (attempt: Promise<unknown>): Promise<boolean> =>
+  attempt.then(
+    () => true,
+    () => false,
+  )
 
 /** Opens the embedded database in a folder. Only one process may have it open: see data-folder. */
 export async function openPglite(folder: string): Promise<Connection> {

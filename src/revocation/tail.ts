@@ -86,7 +86,7 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
     for (;;) {
       const sent = rightNow()
       const { serverTime, entries } = await findEntriesFrom(db, position.seq, pageSize)
-      clock.correct(serverTime, sent.wall, Date.now())
+      clock.correct(serverTime, performance.now() - sent.steady)
       const [known] = entries
       // Another history than the one followed so far: keep what is known, and read the new one from its start.
       if (position.seq > 0 && (known?.seq !== position.seq || known.nonce !== position.nonce))

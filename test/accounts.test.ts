@@ -1,0 +1,214 @@
+/** Accounts: one name one person, hashing that never takes the process down, and logins that lose every race they should. */
+import argon2 from 'argon2'
+import t from 'tap'
+import { canonicalUsername } from '../src/accounts/usernames.ts'
+import { postgresAndRedis, randomUser, type Stores, startInstance, withClient } from './fixtures/app.ts'
+import { call, getProtected, logIn, post, registerAndLogIn } from './fixtures/client.ts'
+
+t.test('a username has one canonical form', async (t) => {
+  const same: [string, string][] = [
+    ['Ada', 'ada'],
+    ['ＡＤＡ', 'ada'],
+    ['STRASSE', 'straße'],
+    ['STRAẞE', 'strasse'],
+    ['ΟΔΥΣΣΕΥΣ', 'οδυσσευς'],
+    ['ﬁsh', 'fish'],
+    ['e\u0301lan', 'élan'],
+    ['K\u00ebvin', '\u212A\u00cbVIN'],
+  ]
+  for (const [one, other] of same)
+    t.equal(canonicalUsername(one), canonicalUsername(other), `${one} is ${other}`)
+
+  const refused = {
+    'too short': 'ab',
+    'too long': 'a'.repeat(65),
+    empty: '',
+    NUL: 'ada\0',
+    control: 'ada\u0007',
+    'line break': 'ad\na',
+    'lone surrogate': 'ada\ud800',
+    'right-to-left override': 'ada\u202e',
+    'zero-width space': 'ad\u200ba',
+    'zero-width joiner': 'ad\u200da',
+    'soft hyphen': 'ad\u00ada',
+    'Hangul filler': 'ad\u3164a',
+    'variation selector': 'ada\ufe0f',
+    'byte order mark': '\ufeffada',
+    space: 'ada lovelace',
+    'no-break space': 'ada\u00a0',
+    colon: 'ada:x',
+    'full-width colon': 'ada\uff1ax',
+    tag: 'ada\u{e0041}',
+    'private use': 'ada\ue000',
+    'shorter once folded': 'a\u0308b',
+  }
+  for (const [why, name] of Object.entries(refused)) t.equal(canonicalUsername(name), undefined, why)
+
+  t.equal(canonicalUsername('a'.repeat(64)), 'a'.repeat(64))
+  t.equal(canonicalUsername('𝒜'.repeat(64)), 'a'.repeat(64), 'lengths count code points')
+  t.equal(canonicalUsername('小林さん'), '小林さん')
+})
+
+t.test('the canonical form of a canonical form is itself, for every code point there is', async (t) => {
+  const unstable: string[] = []
+  for (let point = 0; point <= 0x10ffff; point++) {
+    const canonical = canonicalUsername(`ab${String.fromCodePoint(point)}yz`)
+    if (canonical !== undefined && canonicalUsername(canonical) !== canonical)
+      unstable.push(point.toString(16))
+  }
+  t.same(unstable, [])
+})
+
+t.test('hashing', async (t) => {
+  const stores = await postgresAndRedis(t)
+
+  t.test(
+    'is Argon2id with the parameters of the settings, and is renewed at login when they were raised',
+    async (t) => {
+      const before = await startInstance(t, { stores })
+      const user = randomUser()
+      t.equal((await post(before.url, '/register', user)).status, 201)
+      t.match(await storedHash(stores, user.username), /^\$argon2id\$v=19\$m=1024,t=1,p=1\$/)
+
+      const raised = await startInstance(t, {
+        stores,
+        env: { ARGON2_MEMORY_KIB: '2048', ARGON2_PASSES: '2' },
+      })
+      const wrong = await post(raised.url, '/login', { ...user, password: `${user.password}x` })
+      t.equal(wrong.status, 401)
+      t.match(await storedHash(stores, user.username), /m=1024,t=1/, 'not for a wrong password')
+
+      // Twenty at once: the one that renews the hash must not turn the others away.
+      const logins = await Promise.all(Array.from({ length: 20 }, () => post(raised.url, '/login', user)))
+      t.same(
+        logins.map(({ status }) => status),
+        Array(20).fill(200),
+      )
+      const renewed = await storedHash(stores, user.username)
+      t.match(renewed, /m=2048,t=2/)
+      t.ok(await argon2.verify(renewed, user.password))
+      await logIn(before.url, user)
+    },
+  )
+
+  t.test(
+    'happens so many at a time; who comes when the queue is full waits elsewhere, and nobody else notices',
+    async (t) => {
+      const { url } = await startInstance(t, {
+        stores,
+        env: {
+          ARGON2_MEMORY_KIB: '65536',
+          ARGON2_PASSES: '2',
+          ARGON2_CONCURRENCY: '1',
+          ARGON2_QUEUE_MAX: '3',
+        },
+      })
+      const { token, username, password } = await registerAndLogIn(url)
+      const known = Array.from({ length: 10 }, () => post(url, '/login', { username, password }))
+      const unheardOf = Array.from({ length: 10 }, () => post(url, '/login', randomUser()))
+      const bystanders = await Promise.all(Array.from({ length: 20 }, () => getProtected(url, token)))
+      t.ok(bystanders.every(({ status }) => status === 200))
+
+      const replies = await Promise.all([...known, ...unheardOf])
+      t.ok(
+        (await Promise.all(unheardOf)).some(({ status }) => status === 503),
+        'nobody takes a turn like anybody',
+      )
+      const surplus = replies.filter(({ status }) => status === 503)
+      t.equal(
+        surplus.length,
+        16,
+        'one at work, three in the queue; a name that nobody has takes a turn like any other',
+      )
+      for (const { headers, body } of surplus) {
+        t.equal(body.code, 'overloaded')
+        t.equal(headers.get('retry-after'), '1')
+      }
+      await logIn(url, { username, password })
+    },
+  )
+})
+
+t.test('a login under way loses against what happens to its account meanwhile', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const { url } = await startInstance(t, { stores })
+  const otherHash = await argon2.hash('another password altogether', {
+    memoryCost: 1024,
+    timeCost: 1,
+    parallelism: 1,
+  })
+  const changes = {
+    'a password change': `update users set generation = generation + 1, password_hash = '${otherHash}'`,
+    'a new hash alone': `update users set password_hash = '${otherHash}'`,
+    'a ban': `update users set generation = generation + 1, status = 'disabled'`,
+    'a deletion': 'delete from users',
+  }
+  for (const [what, change] of Object.entries(changes)) {
+    const user = randomUser()
+    t.equal((await post(url, '/register', user)).status, 201)
+    const reply = await duringChange(stores, `${change} where username = '${user.username}'`, () =>
+      post(url, '/login', user),
+    )
+    t.match(reply, { status: 401, body: { code: 'invalid_credentials' } }, what)
+  }
+
+  const user = randomUser()
+  t.equal((await post(url, '/register', user)).status, 201)
+  const logins = await duringChange(
+    t,
+    stores,
+    `update users set generation = 2 where username = '${user.username}'`,
+    () => post(url, '/login', user),
+  )
+  t.equal(logins.status, 200, 'a change that leaves the password alone')
+  const [, claims] = logins.body.access_token.split('.')
+  t.match(
+    JSON.parse(Buffer.from(claims, 'base64url').toString()),
+    { ver: 2 },
+    'only makes it carry the new generation',
+  )
+})
+
+t.test('a disabled account is told nothing that a wrong password is not', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const { url } = await startInstance(t, { stores })
+  const user = randomUser()
+  await post(url, '/register', user)
+  await withClient(stores.env.DATABASE_URL as string, (c) => c.query(`update users set status = 'disabled'`))
+  const disabled = await post(url, '/login', user)
+  const wrong = await post(url, '/login', { ...user, password: 'something else entirely' })
+  const nobody = await post(url, '/login', randomUser())
+  for (const { status, body } of [disabled, wrong, nobody]) {
+    t.equal(status, 401)
+    t.same({ ...body, request_id: '' }, { ...wrong.body, request_id: '' })
+  }
+  t.equal((await call(url, '/health/live')).status, 200)
+})
+
+/** Changes an account between the moment at which a login has checked the password and the one at which it takes the row. */
+async function duringChange<T>(stores: Stores, change: string, login: () => Promise<T>): Promise<T> {
+  return await withClient(stores.env.DATABASE_URL as string, async (client) => {
+    await client.query('begin')
+    await client.query(change)
+    const reply = login()
+    await withClient(stores.env.DATABASE_URL as string, async (watcher) => {
+      for (const deadline = Date.now() + 1_500; Date.now() < deadline; ) {
+        const { rowCount } = await watcher.query(
+          `select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+        )
+        if (rowCount) break
+      }
+    })
+    await client.query('commit')
+    return await reply
+  })
+}
+
+async function storedHash(stores: Stores, username: string): Promise<string> {
+  const { rows } = await withClient(stores.env.DATABASE_URL as string, (client) =>
+    client.query<{ password_hash: string }>('select password_hash from users where username = $1', [
+      username,
+    ]),
+  )
+  return rows[0]?.password_hash ?? ''
+}

@@ -1,0 +1,200 @@
+/**
+ * Stores that die, hang and come back, by real signals: whoever is refused stays refused, whoever is welcome stays welcome
+ * while one store answers, everything else is told quickly that it must wait, and all of it mends by itself.
+ */
+import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import { Redis } from 'ioredis'
+import t, { type Test } from 'tap'
+import { type Instance, type Stores, startInstance } from './fixtures/app.ts'
+import { call, getProtected, logOut, post, type Reply, registerAndLogIn } from './fixtures/client.ts'
+import { eventually } from './fixtures/eventually.ts'
+import { type Server, startPostgres, startRedis } from './fixtures/servers.ts'
+
+/** No check may take longer, whatever is down. */
+const checkDeadlineMs = 500
+/** Nor may anything else take longer to say that it cannot be done: two statements' deadlines. */
+const refusalDeadlineMs = 5_000
+
+const good = { status: 200 }
+const revoked = { status: 401, body: { code: 'token_revoked' } }
+const unknown = { status: 503, body: { code: 'revocation_unknown' } }
+const unavailable = { status: 503, body: { code: 'unavailable' } }
+
+interface World {
+  postgres: Server
+  redis: Server
+  a: Instance
+  b: Instance
+  /** A token that lives and one whose logout was acknowledged. */
+  live: string
+  dead: string
+}
+
+process.on('unhandledRejection', (error) => t.fail('an unhandled rejection', { error }))
+
+async function world(t: Test): Promise<World> {
+  const [postgres, redis] = await Promise.all([startPostgres(), startRedis()])
+  t.teardown(() => Promise.all([postgres.stop(), redis.stop()]))
+  const stores: Stores = {
+    name: 'Postgres and Redis',
+    env: { DATABASE_URL: postgres.url, REDIS_URL: redis.url, KEY_ENCRYPTION_SECRET: randomUUID() },
+  }
+  const a = await startInstance(t, { stores })
+  const b = await startInstance(t, { stores })
+  const { token: live } = await registerAndLogIn(a.url)
+  const { token: dead } = await registerAndLogIn(a.url)
+  t.match(await logOut(a.url, dead), { status: 204 })
+  return { postgres, redis, a, b, live, dead }
+}
+
+/** Asks both instances for a while, one question after the other. */
+async function assertChecks(
+  t: Test,
+  { a, b, live, dead }: World,
+  expected: { live: object; dead: object },
+  forMs = 600,
+) {
+  for (const until = Date.now() + forMs; Date.now() < until; ) {
+    for (const { url } of [a, b]) {
+      for (const [token, what] of [
+        [live, expected.live],
+        [dead, expected.dead],
+      ] as const) {
+        const { reply, took } = await timed(getProtected(url, token))
+        t.match(reply, what)
+        t.ok(took < checkDeadlineMs, `a check took ${Math.round(took)} ms`)
+        if (reply.status === 503) t.equal(reply.headers.get('retry-after'), '1')
+      }
+    }
+  }
+}
+
+async function timed(asking: Promise<Reply>) {
+  const start = performance.now()
+  const reply = await asking
+  return { reply, took: performance.now() - start }
+}
+
+const readiness = ({ a }: World) => call(a.url, '/health/ready')
+
+const isBack = (world: World) => async () => {
+  const replies = [world.a, world.b].map(({ url }) => getProtected(url, world.live))
+  return (await Promise.all(replies)).every(({ status }) => status === 200)
+}
+
+t.test('Redis is killed, comes back empty, is flushed, hangs and goes on', async (t) => {
+  const w = await world(t)
+  const { redis, a, b } = w
+  t.match((await readiness(w)).body, { mode: 'tail and index', missing: [] })
+
+  await redis.kill('SIGKILL')
+  await assertChecks(t, w, { live: good, dead: revoked })
+  t.match(await readiness(w), { status: 200, body: { mode: 'tail', missing: ['redis'] } })
+  const during = await registerAndLogIn(a.url)
+  t.match(await logOut(a.url, during.token), { status: 204 }, 'a logout needs no Redis')
+  t.match(await getProtected(b.url, during.token), revoked)
+
+  await redis.start()
+  await eventually(t, async () => (await readiness(w)).body.mode === 'tail and index', 2_000)
+  await assertChecks(t, w, { live: good, dead: revoked })
+
+  const after = await registerAndLogIn(a.url)
+  t.match(await logOut(a.url, after.token), { status: 204 })
+  const direct = new Redis(redis.url)
+  await direct.flushall()
+  direct.disconnect()
+  t.match(await getProtected(b.url, after.token), revoked, 'flushed right after the acknowledgement')
+
+  await redis.kill('SIGSTOP')
+  await assertChecks(t, w, { live: good, dead: revoked })
+  const hung = await registerAndLogIn(a.url)
+  t.match(await logOut(a.url, hung.token), { status: 204 })
+  t.match(await getProtected(b.url, hung.token), revoked)
+  await redis.kill('SIGCONT')
+  await eventually(t, async () => (await readiness(w)).body.mode === 'tail and index', 2_000)
+  await assertChecks(t, w, { live: good, dead: revoked })
+})
+
+t.test(
+  'Postgres hangs: checks go on, the rest is told to wait, and a logout that could not be recorded is recorded later',
+  async (t) => {
+    const w = await world(t)
+    const { postgres, a, b } = w
+    const [late, alsoLate] = [await registerAndLogIn(a.url), await registerAndLogIn(a.url)]
+
+    await postgres.kill('SIGSTOP')
+    await delay(300)
+    await assertChecks(t, w, { live: good, dead: revoked })
+    t.match(await readiness(w), { status: 200, body: { mode: 'index', missing: ['postgres'] } })
+
+    const attempts = await Promise.all([
+      timed(logOut(a.url, late.token)),
+      timed(post(a.url, '/login', { username: late.username, password: late.password })),
+      timed(post(b.url, '/register', { username: `user-${randomUUID()}`, password: randomUUID() })),
+      timed(call(b.url, '/me', { headers: { authorization: `Bearer ${w.live}` } })),
+    ])
+    for (const { reply, took } of attempts) {
+      t.match(reply, unavailable)
+      t.equal(reply.headers.get('retry-after'), '1')
+      t.ok(took < refusalDeadlineMs, `told after ${Math.round(took)} ms`)
+    }
+    for (const { url } of [a, b]) {
+      t.match(
+        await getProtected(url, late.token),
+        revoked,
+        'not acknowledged, but refused in the index at once',
+      )
+    }
+
+    await postgres.kill('SIGCONT')
+    await eventually(t, async () => (await readiness(w)).body.mode === 'tail and index', 5_000)
+    await eventually(t, async () => a.log.some((line) => line.includes('revocation.recorded_late')), 5_000)
+    const direct = new Redis(w.redis.url)
+    await direct.flushall()
+    direct.disconnect()
+    for (const { url } of [a, b]) {
+      await eventually(
+        t,
+        async () => (await getProtected(url, late.token)).body.code === 'token_revoked',
+        300,
+      )
+    }
+    await assertChecks(t, w, { live: good, dead: revoked })
+    t.match(await logOut(b.url, alsoLate.token), { status: 204 })
+    t.match(await getProtected(a.url, alsoLate.token), revoked)
+  },
+)
+
+t.test('Postgres is killed and comes back: nothing that was acknowledged is lost', async (t) => {
+  const w = await world(t)
+  await w.postgres.kill('SIGKILL')
+  await assertChecks(t, w, { live: good, dead: revoked })
+  t.match(await logOut(w.a.url, w.dead), unavailable)
+  await w.postgres.start()
+  await eventually(t, async () => (await readiness(w)).body.mode === 'tail and index', 5_000)
+  await assertChecks(t, w, { live: good, dead: revoked })
+  t.match(await logOut(w.b.url, (await registerAndLogIn(w.a.url)).token), { status: 204 })
+})
+
+t.test(
+  'both are away: nobody is let in, nobody is called revoked wrongly, and it mends by itself',
+  async (t) => {
+    const w = await world(t)
+    await Promise.all([w.postgres.kill('SIGSTOP'), w.redis.kill('SIGSTOP')])
+    await delay(300)
+    await assertChecks(t, w, { live: unknown, dead: revoked })
+    const ready = await readiness(w)
+    t.match(ready, unavailable)
+    t.match(ready.body.detail, /postgres, redis/)
+
+    await w.redis.kill('SIGCONT')
+    await eventually(t, isBack(w), 2_000)
+    await w.redis.kill('SIGKILL')
+    await assertChecks(t, w, { live: unknown, dead: revoked })
+
+    await w.postgres.kill('SIGCONT')
+    await eventually(t, isBack(w), 5_000)
+    await assertChecks(t, w, { live: good, dead: revoked })
+  },
+)

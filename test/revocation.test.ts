@@ -1,0 +1,445 @@
+/** What was taken back stays taken back: the pieces of revocation, each on its own and together, on real stores. */
+import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import { sql } from 'drizzle-orm'
+import { Redis } from 'ioredis'
+import t, { type Test } from 'tap'
+import { createServerClock } from '../src/db/clock.ts'
+import { type Connection, connectPostgres } from '../src/db/connect.ts'
+import { migratePostgresSchema } from '../src/db/migrate.ts'
+import { revocations } from '../src/db/tables.ts'
+import { createCheck, type Verdict } from '../src/revocation/check.ts'
+import type { RevocationEntry, TokenIdentity } from '../src/revocation/entries.ts'
+import { createIdTable } from '../src/revocation/id-table.ts'
+import { durably, record } from '../src/revocation/record.ts'
+import { connectRedis } from '../src/revocation/redis.ts'
+import { createRedisIndex } from '../src/revocation/redis-index.ts'
+import { createTail, type Tail } from '../src/revocation/tail.ts'
+import { postgresAndRedis, type Stores, startInstance, withClient } from './fixtures/app.ts'
+import { getProtected, logIn, logOut, registerAndLogIn } from './fixtures/client.ts'
+import { eventually } from './fixtures/eventually.ts'
+import { startPostgres } from './fixtures/servers.ts'
+
+const inAnHour = () => Math.floor(Date.now() / 1000) + 3600
+
+const randomToken = (): TokenIdentity => ({
+  jti: randomUUID(),
+  sid: randomUUID(),
+  sub: randomUUID(),
+  ver: 1 + Math.floor(Math.random() * 5),
+  kid: randomUUID(),
+})
+
+/** The four entries that each refuse a token. */
+const entriesFor = ({ jti, sid, sub, ver, kid }: TokenIdentity): RevocationEntry[] => [
+  { scope: 'token', subject: jti, expiresAt: inAnHour() },
+  { scope: 'session', subject: sid, expiresAt: inAnHour() },
+  { scope: 'generation', subject: `${sub}:${ver}`, expiresAt: inAnHour() },
+  { scope: 'key', subject: kid, expiresAt: inAnHour() },
+]
+
+/** All ways to pick at least one. */
+const combinations = <T>(items: readonly T[]): T[][] =>
+  Array.from({ length: 2 ** items.length - 1 }, (_, i) => items.filter((_item, k) => ((i + 1) >> k) & 1))
+
+async function emptyRecord(t: Test): Promise<Connection & { url: string }> {
+  const { env } = await postgresAndRedis(t)
+  const url = env.DATABASE_URL as string
+  await migratePostgresSchema(url)
+  const connection = connectPostgres({ url, max: 10, deadlineMs: 5_000, onIdleError: () => {} })
+  t.teardown(() => connection.close())
+  return { ...connection, url }
+}
+
+function tailOn(t: Test, { db }: Connection, options: Partial<Parameters<typeof createTail>[0]> = {}): Tail {
+  const tail = createTail({
+    db,
+    clock: createServerClock(),
+    intervalMs: 20,
+    freshMs: 250,
+    onChange() {},
+    ...options,
+  })
+  t.teardown(() => tail.stop())
+  return tail
+}
+
+const write = ({ db }: Connection, entries: RevocationEntry[]) =>
+  durably(db, (tx) => record(tx, entries, 'test'))
+
+t.test('the table of ids', async (t) => {
+  t.test('has what was added and nothing else, through every growth', async (t) => {
+    const table = createIdTable(() => 0)
+    const added = new Set<string>()
+    for (let i = 0; i < 5_000; i++) {
+      const id = randomUUID()
+      added.add(id)
+      table.add(id, i % 3, 100)
+      table.add(id, i % 3, 100)
+    }
+    t.equal(table.size, added.size)
+    t.ok([...added].every((id, i) => table.has(id, i % 3)))
+    t.notOk([...added].some((id, i) => table.has(id, (i % 3) + 1)))
+    t.notOk(Array.from({ length: 5_000 }, () => randomUUID()).some((id) => table.has(id, 0)))
+  })
+
+  t.test('drops what has expired when it grows, and never shortens a life', async (t) => {
+    let now = 0
+    const table = createIdTable(() => now)
+    const [short, long] = [randomUUID(), randomUUID()]
+    table.add(short, 0, 100)
+    table.add(long, 0, 500)
+    table.add(long, 0, 100)
+    now = 200
+    for (let i = 0; i < 2_000; i++) table.add(randomUUID(), 0, 150)
+    t.notOk(table.has(short, 0))
+    t.ok(table.has(long, 0))
+    t.ok(table.size < 1_000, 'what was dropped takes no room')
+  })
+})
+
+t.test('the record', async (t) => {
+  t.test(
+    'numbers rows without a gap in the order of commits: a reader that follows misses none',
+    async (t) => {
+      const connection = await emptyRecord(t)
+      const seen: number[] = []
+      let writing = true
+      let committed = 0
+      const reader = (async () => {
+        for (let last = 0; ; ) {
+          const done = !writing
+          const rows = await connection.db
+            .select({ seq: revocations.seq })
+            .from(revocations)
+            .where(sql`${revocations.seq} > ${last}`)
+            .orderBy(revocations.seq)
+          for (const { seq } of rows) seen.push(seq)
+          last = rows.at(-1)?.seq ?? last
+          if (done) return
+        }
+      })()
+      await Promise.all(
+        Array.from({ length: 8 }, async () => {
+          for (let i = 0; i < 25; i++) {
+            const entries = entriesFor(randomToken()).slice(0, 1 + (i % 2))
+            if (i % 5 === 4) {
+              const abandoned = durably(connection.db, async (tx) => {
+                await record(tx, entries, 'test')
+                throw new Error('rolled back')
+              })
+              await t.rejects(abandoned, { message: 'rolled back' })
+            } else {
+              await write(connection, entries)
+              committed += entries.length
+            }
+          }
+        }),
+      )
+      writing = false
+      await reader
+      t.same(
+        seen,
+        Array.from({ length: seen.length }, (_, i) => i + 1),
+      )
+      t.equal(seen.length, committed, 'every committed row, and no other')
+    },
+  )
+
+  t.test('survives kill -9 of a Postgres whose default is synchronous_commit = off', async (t) => {
+    const server = await startPostgres({ settings: { synchronous_commit: 'off', wal_writer_delay: '10s' } })
+    t.teardown(() => server.stop())
+    const instance = await startInstance(t, {
+      stores: {
+        name: 'Postgres and Redis',
+        env: { DATABASE_URL: server.url, KEY_ENCRYPTION_SECRET: randomUUID() },
+      },
+    })
+    const { token, sid } = await registerAndLogIn(instance.url)
+    t.equal((await logOut(instance.url, token)).status, 204)
+    await server.kill('SIGKILL')
+    await server.start()
+    const { rows } = await withClient(server.url, (client) => client.query('select subject from revocations'))
+    t.same(rows, [{ subject: sid }])
+  })
+})
+
+t.test('the tail', async (t) => {
+  t.test('knows every live entry once it is loaded, page after page, and no expired one', async (t) => {
+    const connection = await emptyRecord(t)
+    const live = randomToken()
+    const expired = randomToken()
+    await write(connection, entriesFor(live))
+    await write(
+      connection,
+      entriesFor(expired).map((entry) => ({ ...entry, expiresAt: 1 })),
+    )
+    await connection.db.execute(sql`
+      insert into revocations (seq, nonce, scope, subject, expires_at, reason)
+      select 8 + i, gen_random_uuid(), 'token', gen_random_uuid()::text, now() + interval '1 hour', 'test'
+      from generate_series(1, 25000) i`)
+    await connection.db.execute(sql`update revocation_head set seq = 25008`)
+    const tail = tailOn(t, connection)
+    await tail.load()
+    t.equal(tail.size, 25_004)
+    t.ok(tail.has(live))
+    t.notOk(tail.has(expired))
+    t.ok(tail.isFresh())
+  })
+
+  t.test('follows: what another process commits is here before its own look is stale', async (t) => {
+    const connection = await emptyRecord(t)
+    const tail = tailOn(t, connection)
+    await tail.load()
+    tail.follow()
+    for (const entry of entriesFor(randomToken())) {
+      const token = randomToken()
+      const [mine] = entriesFor(token).filter(({ scope }) => scope === entry.scope)
+      await write(connection, [mine as RevocationEntry])
+      await delay(260)
+      t.ok(tail.isFresh())
+      t.ok(tail.has(token), entry.scope)
+    }
+  })
+
+  t.test('notices that a backup was restored, keeps what it knew, and follows the new history', async (t) => {
+    const connection = await emptyRecord(t)
+    const [before, lost, after] = [randomToken(), randomToken(), randomToken()]
+    await write(connection, entriesFor(before))
+    const tail = tailOn(t, connection)
+    await tail.load()
+    tail.follow()
+    await write(connection, entriesFor(lost))
+    await eventually(t, async () => tail.has(lost))
+    // The backup was made before `lost`; since then as many other rows were written in its place.
+    await connection.db.transaction(async (tx) => {
+      await tx.execute(sql`delete from revocations where seq > 4`)
+      await tx.execute(sql`update revocation_head set seq = 4`)
+      await record(tx, entriesFor(after), 'test')
+    })
+    await eventually(t, async () => tail.has(after))
+    t.ok(tail.has(before))
+    t.ok(tail.has(lost))
+  })
+
+  t.test('is not fresh while nobody looks', async (t) => {
+    const connection = await emptyRecord(t)
+    const tail = tailOn(t, connection, { freshMs: 60 })
+    t.notOk(tail.isFresh(), 'before it is loaded')
+    await tail.load()
+    t.ok(tail.isFresh())
+    await delay(70)
+    t.notOk(tail.isFresh())
+    t.ok(await new Promise((done) => tail.catchUp(done)), 'a check that finds it stale makes it look')
+  })
+
+  t.test('keeps all instances on the clock of Postgres, however wrong their own is', async (t) => {
+    const connection = await emptyRecord(t)
+    for (const wrongBy of [-90_000, 90_000]) {
+      const clock = createServerClock(() => Date.now() + wrongBy)
+      const tail = tailOn(t, connection, { clock })
+      await tail.load()
+      tail.follow()
+      await eventually(t, async () => Math.abs(clock.now() - Date.now()) < 1_000)
+    }
+  })
+})
+
+t.test('the index', async (t) => {
+  t.test(
+    'answers in one round trip for all who ask meanwhile, never in one that was sent before they asked',
+    async (t) => {
+      const trips: string[][] = []
+      const index = await realIndex(t, (redis) => ({
+        mget: ((keys: string[]) => {
+          trips.push(keys)
+          return redis.mget(keys)
+        }) as Redis['mget'],
+        pipeline: redis.pipeline.bind(redis),
+      }))
+      const ask = (token: TokenIdentity) => new Promise<boolean | undefined>((done) => index.has(token, done))
+
+      const first = ask(randomToken())
+      while (trips.length === 0) await new Promise(setImmediate)
+      // The first question is on its way. What is revoked now must be seen by whoever asks from now on.
+      const revoked = randomToken()
+      const later = Array.from({ length: 50 }, () => randomToken())
+      const answers = [ask(revoked), ...later.map(ask)]
+      await withRedis((direct) => direct.set(`rv:s:${revoked.sid}`, '', 'EX', 60))
+      t.equal(await first, false)
+      t.same(
+        await Promise.all(answers.slice(1)),
+        later.map(() => false),
+      )
+      t.equal(trips.length, 2)
+      t.equal(trips[1]?.length, 51 * 4)
+      t.equal(await ask(revoked), true)
+    },
+  )
+
+  t.test('keeps an entry as long as its longest life, and every key has one', async (t) => {
+    const index = await realIndex(t)
+    const token = randomToken()
+    const entries = entriesFor(token)
+    const keys = [
+      `rv:j:${token.jti}`,
+      `rv:s:${token.sid}`,
+      `rv:g:${token.sub}:${token.ver}`,
+      `rv:k:${token.kid}`,
+    ]
+    const lives = () => withRedis((direct) => Promise.all(keys.map((key) => direct.ttl(key))))
+    await index.write(entries)
+    for (const life of await lives()) t.ok(life > 3500 && life <= 3600)
+    await index.write(entries.map((entry) => ({ ...entry, expiresAt: entry.expiresAt + 3600 })))
+    for (const life of await lives()) t.ok(life > 7100 && life <= 7200)
+    await index.write(entries)
+    for (const life of await lives()) t.ok(life > 7100 && life <= 7200)
+  })
+})
+
+t.test(
+  'the check: any scope refuses on its own and in every combination, in the record alone and in the index alone',
+  async (t) => {
+    const connection = await emptyRecord(t)
+    const tail = tailOn(t, connection)
+    const index = await realIndex(t)
+    const check = createCheck({ tail, index })
+    const ask = (token: TokenIdentity) => new Promise<Verdict>((done) => check(token, done))
+    await tail.load()
+    tail.follow()
+    for (const scopes of combinations([0, 1, 2, 3])) {
+      const [recorded, indexed, neither] = [randomToken(), randomToken(), randomToken()]
+      const chosen = (token: TokenIdentity) => scopes.map((i) => entriesFor(token)[i] as RevocationEntry)
+      await write(connection, chosen(recorded))
+      await index.write(chosen(indexed))
+      await delay(60)
+      const name = chosen(neither)
+        .map(({ scope }) => scope)
+        .join(' + ')
+      t.equal(await ask(recorded), 'revoked', `${name} in the record`)
+      t.equal(await ask(indexed), 'revoked', `${name} in the index`)
+      t.equal(await ask(neither), 'live', `${name} of somebody else`)
+    }
+  },
+)
+
+t.test('two instances', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const a = await startInstance(t, { stores })
+  const b = await startInstance(t, { stores })
+
+  t.test(
+    'a logout is refused by both from its acknowledgement on; other sessions and new logins work',
+    async (t) => {
+      const account = await registerAndLogIn(a.url)
+      const other = await logIn(b.url, account)
+      t.equal((await logOut(a.url, account.token)).status, 204)
+      for (const { url } of [a, b]) t.match(await getProtected(url, account.token), refused)
+      t.equal((await getProtected(a.url, other.token)).status, 200)
+      t.equal((await getProtected(b.url, (await logIn(b.url, account)).token)).status, 200)
+    },
+  )
+
+  t.test('a session that is logged out again adds nothing to the record', async (t) => {
+    const { token } = await registerAndLogIn(a.url)
+    const count = () =>
+      withClient(stores.env.DATABASE_URL as string, (c) => c.query('select from revocations'))
+    t.equal((await logOut(a.url, token)).status, 204)
+    const { rowCount } = await count()
+    t.equal((await logOut(a.url, token)).status, 204)
+    t.equal((await logOut(b.url, token)).status, 204)
+    t.equal((await count()).rowCount, rowCount)
+  })
+
+  t.test('an instance that starts later refuses what was taken back before', async (t) => {
+    const { token } = await registerAndLogIn(a.url)
+    t.equal((await logOut(a.url, token)).status, 204)
+    const late = await startInstance(t, { stores: withoutRedis(stores) })
+    t.match(await getProtected(late.url, token), refused)
+  })
+
+  t.test('token, session, generation and key each reach a live token', async (t) => {
+    for (const pick of [0, 1, 2, 3]) {
+      const account = await registerAndLogIn(a.url)
+      const { token } = await logIn(b.url, account)
+      const entry = entriesFor(identityOf(token))[pick] as RevocationEntry
+      t.equal((await getProtected(b.url, token)).status, 200)
+      await a.app.revocation.revoke({ entries: [entry], reason: 'test' })
+      for (const { url } of [a, b]) t.match(await getProtected(url, token), refused, entry.scope)
+      const sibling = await getProtected(b.url, account.token)
+      t.equal(sibling.status, pick < 2 ? 200 : 401, `${entry.scope}: another session of the account`)
+    }
+  })
+})
+
+t.test('the hold', async (t) => {
+  t.test(
+    'makes the acknowledgement true without any Redis: no token is accepted after its logout',
+    async (t) => {
+      const stores = withoutRedis(await postgresAndRedis(t))
+      const a = await startInstance(t, { stores })
+      const b = await startInstance(t, { stores })
+      const tokens = await Promise.all(
+        Array.from({ length: 60 }, async () => (await registerAndLogIn(a.url)).token),
+      )
+      const replies = await Promise.all(
+        tokens.map(async (token, i) => {
+          await delay(i * 7)
+          t.equal((await logOut(a.url, token)).status, 204)
+          return await getProtected(b.url, token)
+        }),
+      )
+      for (const reply of replies) t.match(reply, refused)
+    },
+  )
+
+  t.test('covers the slowest tail that was ever announced, not only its own', async (t) => {
+    const stores = withoutRedis(await postgresAndRedis(t))
+    const slow = await startInstance(t, {
+      stores,
+      env: { REVOCATION_TAIL_MS: '600', REVOCATION_FRESH_MS: '1200' },
+    })
+    const quick = await startInstance(t, { stores })
+    for (let i = 0; i < 3; i++) {
+      const { token } = await registerAndLogIn(quick.url)
+      t.equal((await getProtected(slow.url, token)).status, 200)
+      t.equal((await logOut(quick.url, token)).status, 204)
+      t.match(await getProtected(slow.url, token), refused)
+    }
+  })
+})
+
+const refused = { status: 401, body: { code: 'token_revoked' } }
+
+const withoutRedis = (stores: Stores): Stores => ({ ...stores, env: { ...stores.env, REDIS_URL: undefined } })
+
+/** What of a token is looked up. */
+function identityOf(token: string): TokenIdentity {
+  const [header, claims] = token
+    .split('.')
+    .map((part) => JSON.parse(Buffer.from(part, 'base64url').toString()))
+  return { ...(claims as Omit<TokenIdentity, 'kid'>), kid: (header as { kid: string }).kid }
+}
+
+async function realIndex(
+  t: Test,
+  wrap: (redis: Redis) => Pick<Redis, 'mget' | 'pipeline'> = (redis) => redis,
+) {
+  const redis = connectRedis({ url: process.env.TEST_REDIS_URL as string, deadlineMs: 1_000, onError() {} })
+  await redis.connect()
+  const index = createRedisIndex({ redis: wrap(redis), clock: createServerClock(), onChange() {} })
+  t.teardown(() => {
+    index.stop()
+    redis.disconnect()
+  })
+  return index
+}
+
+async function withRedis<T>(work: (redis: Redis) => Promise<T>): Promise<T> {
+  const redis = new Redis(process.env.TEST_REDIS_URL as string)
+  try {
+    return await work(redis)
+  } finally {
+    redis.disconnect()
+  }
+}
