@@ -155,7 +155,6 @@ t.test('a login under way loses against what happens to its account meanwhile', 
   const user = randomUser()
   t.equal((await post(url, '/register', user)).status, 201)
   const logins = await duringChange(
-    t,
     stores,
     `update users set generation = 2 where username = '${user.username}'`,
     () => post(url, '/login', user),
