@@ -184,7 +184,6 @@ t.test('the tail', async (t) => {
     t.equal(tail.size, 25_004)
     t.ok(tail.has(live))
     t.notOk(tail.has(expired))
-    t.ok(tail.isFresh())
   })
 
   t.test('follows: what another process commits is here before its own look is stale', async (t) => {
