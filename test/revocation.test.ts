@@ -415,7 +415,7 @@ const withoutRedis = (stores: Stores): Stores => ({ ...stores, env: { ...stores.
 /** What of a token is looked up. */
 function identityOf(token: string): TokenIdentity {
   const [header, claims] = token
-    .split('.')
+    .split('.', 2)
     .map((part) => JSON.parse(Buffer.from(part, 'base64url').toString()))
   return { ...(claims as Omit<TokenIdentity, 'kid'>), kid: (header as { kid: string }).kid }
 }
