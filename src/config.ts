@@ -68,8 +68,7 @@ export function loadConfig(env: Environment): Config {
     return standard
   }
 
-  function url(name: string, protocols: readonly string[]): string | undefined {
-    const value = secret(name)
+  function url(name: string, value: string | undefined, protocols: readonly string[]): string | undefined {
     if (value === undefined || (URL.canParse(value) && protocols.includes(new URL(value).protocol)))
       return value
     problem(
@@ -100,10 +99,10 @@ export function loadConfig(env: Environment): Config {
 
   const production = env.NODE_ENV === 'production'
   const port = integer('PORT', { default: 3000, min: 0, max: 65_535 })
-  const databaseUrl = url('DATABASE_URL', ['postgres:', 'postgresql:'])
-  const redisUrl = url('REDIS_URL', ['redis:', 'rediss:'])
+  const databaseUrl = url('DATABASE_URL', secret('DATABASE_URL'), ['postgres:', 'postgresql:'])
+  const redisUrl = url('REDIS_URL', secret('REDIS_URL'), ['redis:', 'rediss:'])
   const keyEncryptionSecret = secret('KEY_ENCRYPTION_SECRET')
-  const issuer = url('ISSUER', ['https:', 'http:'])
+  const issuer = url('ISSUER', text('ISSUER'), ['https:', 'http:'])
   const tailMs = integer('REVOCATION_TAIL_MS', { default: 100, min: 10, max: 10_000 })
   const freshMs = integer('REVOCATION_FRESH_MS', { default: 250, min: 50, max: 60_000 })
   const sessionTtlSeconds = integer('SESSION_TTL_SECONDS', { default: 7 * day, min: 1, max: 3650 * day })

@@ -10,7 +10,6 @@ export type OutcomeCode =
   | 'token_invalid'
   | 'token_expired'
   | 'token_revoked'
-  | 'forbidden'
   | 'not_found'
   | 'method_not_allowed'
   | 'request_timeout'

@@ -36,7 +36,6 @@ const presentations: Record<OutcomeCode, Presentation> = {
     detail: 'This access token was taken back: try one refresh, then log in again.',
     challenge: 'invalid_token',
   },
-  forbidden: { status: 403, detail: 'This token does not allow that.', challenge: 'insufficient_scope' },
   not_found: { status: 404, detail: 'There is nothing here.' },
   method_not_allowed: {
     status: 405,
