@@ -48,7 +48,7 @@ export default fp(
         clock,
         onChange: (state, err) => {
           if (state === 'unknown') app.log.error({ err }, 'the index of revocations does not answer')
-          else app.log.info('the index of revocations answers again')
+          else app.log.info('the index of revocations answers')
         },
       })
     const revoker = createRevoker({ db, tail, index, audit, holds: shared })
@@ -60,6 +60,7 @@ export default fp(
     })
 
     if (shared) await announceFreshness(db, freshMs)
+    await index?.start()
     await tail.load()
     if (shared) tail.follow()
 

@@ -12,6 +12,8 @@ export interface RevocationIndex {
   /** Asks in the next round trip; undefined when the index cannot tell. */
   has(token: TokenIdentity, done: (dead: boolean | undefined) => void): void
   isKnown(): boolean
+  /** Resolves when it is clear whether the index answers; keeps looking until stopped. */
+  start(): Promise<void>
   stop(): void
 }
 
@@ -23,7 +25,8 @@ export interface RedisIndexOptions {
   onChange(state: 'known' | 'unknown', error?: unknown): void
 }
 
-const probeMs = 200
+const heartbeatMs = 200
+const heartbeatKey = 'rv:heartbeat'
 const prefixes: Record<RevocationScope, string> = {
   token: 'rv:j:',
   session: 'rv:s:',
@@ -36,7 +39,7 @@ const keyOf = (scope: RevocationScope, subject: string) => prefixes[scope] + sub
 
 export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions): RevocationIndex {
   let known = true
-  let probe: NodeJS.Timeout | undefined
+  let heartbeat: NodeJS.Timeout | undefined
   let stopped = false
 
   // One command is in flight at a time, shared by all who asked before it was sent. Whoever asks while it flies waits for
@@ -73,22 +76,25 @@ export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions):
     setImmediate(send)
   }
 
-  /** The first failure makes the index unknown for all; a probe, never a request, brings it back. */
+  /** The first failure makes the index unknown for all; only the heartbeat, never a request, brings it back. */
   function lose(error: unknown): void {
-    if (!known || stopped) return
+    if (known) onChange('unknown', error)
     known = false
-    onChange('unknown', error)
-    seek()
   }
 
-  function seek(): void {
-    probe = setTimeout(() => {
-      redis.mget(['rv:probe']).then(() => {
-        known = true
-        onChange('known')
-      }, seek)
-    }, probeMs)
-    if (stopped) clearTimeout(probe)
+  async function beat(): Promise<void> {
+    try {
+      await redis.mget([heartbeatKey])
+      if (!known) onChange('known')
+      known = true
+    } catch (error) {
+      lose(error)
+    }
+  }
+
+  async function keepBeating(): Promise<void> {
+    await beat()
+    if (!stopped) heartbeat = setTimeout(() => void keepBeating(), heartbeatMs)
   }
 
   return {
@@ -113,9 +119,11 @@ export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions):
 
     isKnown: () => known,
 
+    start: keepBeating,
+
     stop() {
       stopped = true
-      clearTimeout(probe)
+      clearTimeout(heartbeat)
     },
   }
 }

@@ -97,13 +97,15 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
     )
     const [indexed, indexedAgain] = await Promise.all([indexing, writeIndex(longer), delay(committed.holdMs)])
     // Others may only be behind by as much as was waited for if the record still answers them, so somebody must know.
-    if (!(indexed && indexedAgain) && !tail.isFresh()) {
+    if (!(indexed && indexedAgain) && !(await isCaughtUp())) {
       throw new Outcome('unavailable', {
         detail: 'The revocation is recorded, but not yet known everywhere.',
       })
     }
     audit.record({ event: 'revocation.acknowledged', reason, subjects }, origin)
   }
+
+  const isCaughtUp = () => new Promise<boolean>((done) => tail.catchUp(done))
 
   function remember(revocation: Revocation): void {
     if (unrecorded.length >= maxUnrecorded) unrecorded.shift()

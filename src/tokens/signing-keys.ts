@@ -65,13 +65,14 @@ export async function createSigningKeys({
   let loaded = await load()
 
   async function load(): Promise<LoadedKeys> {
-    readAt = performance.now()
+    const startedAt = performance.now()
     const rows = await db.select().from(signingKeys).where(ne(signingKeys.state, 'removed'))
     const active = rows.find((row) => row.state === 'active')
     if (!active) {
       await createFirst()
       return await load()
     }
+    readAt = startedAt
     return {
       sign: createSigner({
         key: open(active.kid, active.sealedPrivateKey),
