@@ -36,6 +36,8 @@ const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 const isText = (value: unknown) => typeof value === 'string' && value !== ''
 const isId = (value: unknown) => typeof value === 'string' && uuid.test(value)
 const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) > 0
+/** A revocation outlives what it refuses, so its end must still be a date that Postgres and JavaScript can write. */
+const isMoment = (value: unknown) => isCount(value) && (value as number) < 100_000_000_000
 const isTexts = (value: unknown) => Array.isArray(value) && value.every(isText)
 
 const shapes: Record<keyof AccessTokenClaims, (value: unknown) => boolean> = {
@@ -43,13 +45,13 @@ const shapes: Record<keyof AccessTokenClaims, (value: unknown) => boolean> = {
   aud: isText,
   sub: isId,
   client_id: isText,
-  iat: isCount,
-  exp: isCount,
+  iat: isMoment,
+  exp: isMoment,
   jti: isId,
   sid: isId,
   ver: isCount,
   roles: isTexts,
-  auth_time: isCount,
+  auth_time: isMoment,
   amr: isTexts,
   acr: isText,
 }

@@ -35,10 +35,12 @@ export default fp(
     const recognise: onRequestHookHandler = (request, _reply, done) => {
       const presented = presentedToken(request.raw.rawHeaders)
       if ('failure' in presented) return done(new Outcome(presented.failure))
-      inspectToken(request, presented.token).then((token) => {
-        request.accessToken = token
-        done()
-      }, done)
+      inspectToken(request, presented.token)
+        .then((token) => {
+          request.accessToken = token
+          done()
+        })
+        .catch(done)
     }
 
     app.decorate('recognise', recognise)

@@ -68,6 +68,8 @@ export default fp(
     app.decorate('inspectToken', async (request: FastifyRequest, token: string) => {
       request.presentedToken = token
       const { header, payload } = await verify(request)
+      // Exactly alg, kid and typ: what else could stand there, such as crit, nobody here understands.
+      if (Object.keys(header).length !== 3) throw new Outcome('token_invalid', { reason: 'header' })
       const claim = misshapenClaim(payload)
       if (claim) throw new Outcome('token_invalid', { reason: `claim ${claim}` })
       const claims = payload as unknown as AccessTokenClaims
