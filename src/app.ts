@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import Fastify, { type FastifyInstance, type FastifyPluginAsync, LogController } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyPluginAsync } from 'fastify'
 import type { Config } from './config.ts'
 import accounts from './plugins/accounts.ts'
 import audit from './plugins/audit.ts'
@@ -13,6 +13,7 @@ import basicCredentials from './plugins/basic-credentials.ts'
 import clock, { type ClockOptions } from './plugins/clock.ts'
 import database from './plugins/database.ts'
 import jsonBody from './plugins/json-body.ts'
+import { type LogOptions, logging } from './plugins/log.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
 import problems, { answerClientError, replyWithProblem } from './plugins/problems.ts'
 import redis from './plugins/redis.ts'
@@ -31,20 +32,25 @@ import { registerRoute } from './routes/register.ts'
 export interface AppOptions {
   /** For tests: a clock that can be moved, and a place for the log. */
   clock?: ClockOptions['clock']
-  logTo?: { write(line: string): void }
+  logTo?: LogOptions['logTo']
 }
 
 /** @throws Error with one clear line if a store that is needed cannot be used */
 export async function buildApp(config: Config, options: AppOptions = {}): Promise<FastifyInstance> {
   const nextRequestId = createRequestIds()
   const app = Fastify({
-    logger: { level: config.logLevel, ...(options.logTo && { stream: options.logTo }) },
-    // What was refused or went wrong is logged by plugins/problems, what happened by the audit; a 200 says nothing.
-    logController: new LogController({ disableRequestLogging: true }),
+    ...logging({ level: config.logLevel, logTo: options.logTo }),
     genReqId: nextRequestId,
     bodyLimit: 16_384,
+    // A first start writes a whole database, and waits for the locks of others that start with it.
+    pluginTimeout: 0,
     requestTimeout: 10_000,
-    http: { maxHeaderSize: 16_384, headersTimeout: 5_000, connectionsCheckingInterval: 1_000 },
+    http: {
+      requireHostHeader: false,
+      maxHeaderSize: 16_384,
+      headersTimeout: 5_000,
+      connectionsCheckingInterval: 1_000,
+    },
     return503OnClosing: false,
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false } },
     frameworkErrors: replyWithProblem,

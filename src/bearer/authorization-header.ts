@@ -2,20 +2,25 @@
 export type PresentedToken = { token: string } | { failure: 'missing_token' | 'malformed_authorization' }
 
 /**
- * Reads the bearer token of a request (RFC 6750 §2.1, RFC 9110 §11.6.2).
+ * The values of all `Authorization` headers of a request.
  *
  * @param rawHeaders names and values in turn, as they came: Node keeps one `Authorization` header of several
- *   and drops the others silently, so that two readers of one request may see two different people.
+ *   and drops the others silently, so that two readers of one request may see two different people
  */
-export function presentedToken(rawHeaders: readonly string[]): PresentedToken {
-  let value: string | undefined
+export function authorizationValues(rawHeaders: readonly string[]): string[] {
+  const values: string[] = []
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = rawHeaders[i] as string
-    if (name.length !== 13 || name.toLowerCase() !== 'authorization') continue
-    if (value !== undefined) return { failure: 'malformed_authorization' }
-    value = rawHeaders[i + 1] as string
+    if (name.length === 13 && name.toLowerCase() === 'authorization') values.push(rawHeaders[i + 1] as string)
   }
+  return values
+}
+
+/** Reads the bearer token of a request (RFC 6750 §2.1, RFC 9110 §11.6.2) from its raw headers. */
+export function presentedToken(rawHeaders: readonly string[]): PresentedToken {
+  const [value, another] = authorizationValues(rawHeaders)
   if (value === undefined) return { failure: 'missing_token' }
+  if (another !== undefined) return { failure: 'malformed_authorization' }
 
   const [scheme, token, ...more] = value.split(/[ \t]+/)
   if (scheme?.toLowerCase() !== 'bearer') return { failure: 'missing_token' }

@@ -23,7 +23,7 @@ function parse(body: Buffer): unknown {
   let text: string
   let value: unknown
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(body)
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body)
     value = JSON.parse(text)
   } catch {
     // Not JSON.parse's own message: it repeats the text, and there may be a password in it.

@@ -1,4 +1,5 @@
 /** Fastify answers a known path with an unknown method by 404; HTTP wants 405 and the methods there are (RFC 9110 §15.5.6). */
+import { METHODS } from 'node:http'
 import type { FastifyInstance, HTTPMethods } from 'fastify'
 import fp from 'fastify-plugin'
 import { Outcome } from '../outcomes.ts'
@@ -6,6 +7,10 @@ import { Outcome } from '../outcomes.ts'
 export default fp(
   async function methodNotAllowed(app: FastifyInstance) {
     const methodsOf = new Map<string, Set<string>>()
+
+    for (const method of METHODS) {
+      if (method !== 'CONNECT' && !app.supportedMethods.includes(method)) app.addHttpMethod(method)
+    }
 
     app.addHook('onRoute', ({ url, method }) => {
       const methods = methodsOf.get(url) ?? new Set()

@@ -15,7 +15,10 @@ export const jwksRoute: FastifyPluginAsyncTypebox<JwksOptions> = async (app, { m
       const jwks = app.signingKeys.jwks()
       const etag = `"${createHash('sha256').update(JSON.stringify(jwks)).digest('base64url')}"`
       reply.header('etag', etag).header('cache-control', `public, max-age=${maxAgeSeconds}`)
-      if (request.headers['if-none-match'] === etag) return reply.code(304).send(null)
+      // RFC 9110 §13.1.2: a list, compared weakly, for what compresses on the way makes tags weak.
+      const known =
+        request.headers['if-none-match']?.split(',').map((tag) => tag.trim().replace(/^W\//, '')) ?? []
+      if (known.includes(etag) || known.includes('*')) return reply.code(304).send(null)
       return jwks
     },
   )

@@ -1,0 +1,24 @@
+import type { FastifyServerOptions } from 'fastify'
+import { LogController } from 'fastify'
+import { databaseError } from '../db/errors.ts'
+
+export interface LogOptions {
+  level: string
+  /** In place of stdout, for tests. */
+  logTo: { write(line: string): void } | undefined
+}
+
+/** What was refused or went wrong is logged by plugins/problems, what happened by the audit; a 200 says nothing. */
+export const logging = ({
+  level,
+  logTo,
+}: LogOptions): Pick<FastifyServerOptions, 'logger' | 'logController'> => ({
+  logger: { level, serializers: { err: describeError }, ...(logTo && { stream: logTo }) },
+  logController: new LogController({ disableRequestLogging: true }),
+})
+
+/** Drivers hang much on their errors that must not be told: rows, commands with their arguments, whole clients. */
+function describeError(error: Error) {
+  const { name, message, code, stack = '' } = databaseError(error) as NodeJS.ErrnoException
+  return { type: name, message, code, stack }
+}

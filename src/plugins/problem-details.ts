@@ -1,0 +1,65 @@
+/** How each outcome looks from outside: its status, its challenge and its words (RFC 9457). */
+import { STATUS_CODES } from 'node:http'
+import type { ChallengeError } from '../bearer/challenge.ts'
+import type { Outcome, OutcomeCode } from '../outcomes.ts'
+
+export const problemMediaType = 'application/problem+json'
+
+interface Presentation {
+  status: number
+  detail: string
+  challenge?: ChallengeError
+}
+
+export const presentations: Record<OutcomeCode, Presentation> = {
+  invalid_request: { status: 400, detail: 'The request is not as it should be.' },
+  malformed_authorization: {
+    status: 400,
+    detail: 'Send one Authorization header with one token: Bearer <token>.',
+    challenge: 'invalid_request',
+  },
+  invalid_credentials: { status: 401, detail: 'No account has this username and this password.' },
+  missing_token: { status: 401, detail: 'This needs an access token: Authorization: Bearer <token>.' },
+  token_invalid: { status: 401, detail: 'This access token is not valid here.', challenge: 'invalid_token' },
+  token_expired: {
+    status: 401,
+    detail: 'This access token has expired: refresh it.',
+    challenge: 'invalid_token',
+  },
+  token_revoked: {
+    status: 401,
+    detail: 'This access token was taken back: try one refresh, then log in again.',
+    challenge: 'invalid_token',
+  },
+  not_found: { status: 404, detail: 'There is nothing here.' },
+  method_not_allowed: {
+    status: 405,
+    detail: 'This resource does not have that method; Allow names those it has.',
+  },
+  request_timeout: { status: 408, detail: 'The request did not arrive in time.' },
+  username_taken: { status: 409, detail: 'Somebody has this username already.' },
+  payload_too_large: { status: 413, detail: 'A body has at most 16 kB.' },
+  unsupported_media_type: { status: 415, detail: 'Bodies are sent as application/json.' },
+  expectation_failed: { status: 417, detail: 'The only expectation met here is 100-continue.' },
+  weak_password: { status: 422, detail: 'This password is too easy to guess.' },
+  headers_too_large: { status: 431, detail: 'The headers together have at most 16 kB.' },
+  internal_error: { status: 500, detail: 'Something went wrong here. The log knows more, by request_id.' },
+  overloaded: { status: 503, detail: 'Too many people are logging in at once: try again in a moment.' },
+  unavailable: { status: 503, detail: 'Something this needs cannot be reached: try again in a moment.' },
+  revocation_unknown: {
+    status: 503,
+    detail: 'Whether this token was taken back cannot be told now: try again in a moment.',
+  },
+}
+
+export function problemOf({ code, detail }: Outcome, requestId: string): string {
+  const { status, detail: usual } = presentations[code]
+  return JSON.stringify({
+    type: 'about:blank',
+    title: STATUS_CODES[status],
+    status,
+    detail: detail ?? usual,
+    code,
+    request_id: requestId,
+  })
+}
