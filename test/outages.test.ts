@@ -5,8 +5,9 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
+import pg from 'pg'
 import t, { type Test } from 'tap'
-import { type Instance, type Stores, startInstance } from './fixtures/app.ts'
+import { type Instance, type Stores, startInstance, withClient } from './fixtures/app.ts'
 import { call, getProtected, logOut, post, type Reply, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { type Server, startPostgres, startRedis } from './fixtures/servers.ts'
@@ -166,16 +167,33 @@ t.test(
   },
 )
 
-t.test('Postgres is killed and comes back: nothing that was acknowledged is lost', async (t) => {
-  const w = await world(t)
-  await w.postgres.kill('SIGKILL')
-  await assertChecks(t, w, { live: good, dead: revoked })
-  t.match(await logOut(w.a.url, w.dead), unavailable)
-  await w.postgres.start()
-  await eventually(t, async () => (await readiness(w)).body.mode === 'tail and index', 5_000)
-  await assertChecks(t, w, { live: good, dead: revoked })
-  t.match(await logOut(w.b.url, (await registerAndLogIn(w.a.url)).token), { status: 204 })
-})
+t.test(
+  'Postgres is killed amid transactions and comes back: nothing that was acknowledged is lost',
+  async (t) => {
+    const w = await world(t)
+    const { username, password } = await registerAndLogIn(w.a.url)
+    const { postgres } = w
+    const blocker = new pg.Client({ connectionString: postgres.url })
+    blocker.on('error', () => {})
+    await blocker.connect()
+    await blocker.query('begin')
+    await blocker.query('select from users for update')
+    const underWay = [1, 2, 3].map(() => post(w.a.url, '/login', { username, password }))
+    await eventually(t, async () => {
+      const waiting = `select from pg_stat_activity where wait_event_type = 'Lock'`
+      const { rowCount } = await withClient(postgres.url, (client) => client.query(waiting))
+      return rowCount === underWay.length
+    })
+    await postgres.kill('SIGKILL')
+    for (const reply of await Promise.all(underWay)) t.match(reply, unavailable)
+    await assertChecks(t, w, { live: good, dead: revoked })
+    t.match(await logOut(w.a.url, w.dead), unavailable)
+    await w.postgres.start()
+    await eventually(t, async () => (await readiness(w)).body.mode === 'tail and index', 5_000)
+    await assertChecks(t, w, { live: good, dead: revoked })
+    t.match(await logOut(w.b.url, (await registerAndLogIn(w.a.url)).token), { status: 204 })
+  },
+)
 
 t.test(
   'both are away: nobody is let in, nobody is called revoked wrongly, and it mends by itself',

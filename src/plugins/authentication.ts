@@ -1,5 +1,5 @@
 /** The guard of every route that needs an access token: who stands inside the scope that has it is guarded. */
-import type { FastifyInstance, onRequestHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyRequest, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import { presentedToken } from '../bearer/authorization-header.ts'
 import { type AccessToken, isExpired } from '../bearer/claims.ts'
@@ -32,29 +32,35 @@ export default fp(
     // Without a guard there is no token, and reading one throws rather than answering for nobody.
     app.decorateRequest('accessToken')
 
-    const recognise: onRequestHookHandler = (request, _reply, done) => {
+    async function inspectPresented(request: FastifyRequest): Promise<AccessToken> {
       const presented = presentedToken(request.raw.rawHeaders)
-      if ('failure' in presented) return done(new Outcome(presented.failure))
-      inspectToken(request, presented.token)
+      if ('failure' in presented) throw new Outcome(presented.failure)
+      return await inspectToken(request, presented.token)
+    }
+
+    app.decorate('recognise', (request, _reply, done) => {
+      inspectPresented(request)
         .then((token) => {
           request.accessToken = token
           done()
         })
         .catch(done)
-    }
+    })
 
-    app.decorate('recognise', recognise)
-    app.decorate('authenticate', function authenticate(request, reply, done) {
-      recognise.call(this, request, reply, (error) => {
-        if (error) return done(error)
-        const { kid, claims } = request.accessToken
-        if (isExpired(claims, inSeconds(clock), config.clockToleranceSeconds))
-          return done(new Outcome('token_expired'))
-        check({ kid, ...claims }, (verdict) => {
-          if (verdict === 'live') done()
-          else done(new Outcome(verdict === 'revoked' ? 'token_revoked' : 'revocation_unknown'))
+    app.decorate('authenticate', (request, _reply, done) => {
+      inspectPresented(request)
+        .then((token) => {
+          const { kid, claims } = token
+          if (isExpired(claims, inSeconds(clock), config.clockToleranceSeconds))
+            throw new Outcome('token_expired')
+          check({ kid, ...claims }, (verdict) => {
+            if (verdict !== 'live')
+              return done(new Outcome(verdict === 'revoked' ? 'token_revoked' : 'revocation_unknown'))
+            request.accessToken = token
+            done()
+          })
         })
-      })
+        .catch(done)
     })
   },
   { name: 'authentication', dependencies: ['clock', 'revocation', 'token-inspection'] },
