@@ -11,6 +11,7 @@ import audit from './plugins/audit.ts'
 import authentication from './plugins/authentication.ts'
 import basicCredentials from './plugins/basic-credentials.ts'
 import clock, { type ClockOptions } from './plugins/clock.ts'
+import closing from './plugins/closing.ts'
 import database from './plugins/database.ts'
 import jsonBody from './plugins/json-body.ts'
 import { type LogOptions, logging } from './plugins/log.ts'
@@ -59,6 +60,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
 
   try {
     await app.register(problems, { nextRequestId })
+    await app.register(closing)
     await app.register(methodNotAllowed)
     await app.register(jsonBody)
     await app.register(basicCredentials)

@@ -1,22 +1,22 @@
 #!/usr/bin/env node
 /** The second door into the same rooms: what an operator does from a shell. */
-import { loadConfig } from './config.ts'
+import { loadDatabaseUrl } from './config.ts'
 import { migratePostgresSchema } from './db/migrate.ts'
 
 const usage = `usage: latchkey migrate    brings the schema of DATABASE_URL up to date\n`
 
 const commands: Record<string, () => Promise<void>> = {
   async migrate() {
-    const { database } = loadConfig(process.env)
-    if (!('url' in database))
+    const url = loadDatabaseUrl(process.env)
+    if (url === undefined)
       throw new Error('DATABASE_URL is not set: an embedded store is migrated when it starts')
-    await migratePostgresSchema(database.url)
+    await migratePostgresSchema(url)
     process.stdout.write('the schema is up to date\n')
   },
 }
 
 const [name = '', ...surplus] = process.argv.slice(2)
-const command = surplus.length === 0 ? commands[name] : undefined
+const command = surplus.length === 0 && Object.hasOwn(commands, name) ? commands[name] : undefined
 
 if (!command) {
   process.stderr.write(usage)

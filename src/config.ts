@@ -1,6 +1,6 @@
 /** The environment, read once. All problems are told together, by the name of the setting and never with its value. */
-import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
+import { type Environment, readSettings, type Settings } from './settings.ts'
 
 export type Config = Readonly<{
   production: boolean
@@ -33,73 +33,17 @@ export type Config = Readonly<{
   }
 }>
 
-export type Environment = Readonly<Record<string, string | undefined>>
-
-/** Every problem of the environment, a line each. */
-export class ConfigError extends Error {
-  override readonly name = 'ConfigError'
-  readonly problems: readonly string[]
-
-  constructor(problems: readonly string[]) {
-    super(`the settings are wrong:\n${problems.map((problem) => `  ${problem}`).join('\n')}`)
-    this.problems = problems
-  }
-}
-
 const day = 86_400
 const exampleSecret = /change.?me|example|secret|password/i
 
 /** @throws ConfigError */
 export function loadConfig(env: Environment): Config {
-  const problems: string[] = []
-  const problem = (name: string, what: string) => void problems.push(`${name} ${what}`)
-
-  const text = (name: string) => env[name] || undefined
-
-  function integer(
-    name: string,
-    { default: standard, min, max }: { default: number; min: number; max: number },
-  ): number {
-    const value = text(name)
-    if (value === undefined) return standard
-    const number = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN
-    if (number >= min && number <= max) return number
-    problem(name, `must be a whole number from ${min} to ${max}`)
-    return standard
-  }
-
-  function url(name: string, value: string | undefined, protocols: readonly string[]): string | undefined {
-    if (value === undefined || (URL.canParse(value) && protocols.includes(new URL(value).protocol)))
-      return value
-    problem(
-      name,
-      `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
-    )
-    return undefined
-  }
-
-  /** A value that may stand in a file instead, as orchestrators mount secrets. */
-  function secret(name: string): string | undefined {
-    const file = text(`${name}_FILE`)
-    if (file === undefined) return text(name)
-    if (text(name) !== undefined) problem(name, `and ${name}_FILE are both set`)
-    try {
-      return readFileSync(file, 'utf8').trim() || undefined
-    } catch {
-      problem(`${name}_FILE`, 'cannot be read')
-      return undefined
-    }
-  }
-
-  function oneOf(name: string, standard: string, allowed: readonly string[]): string {
-    const value = text(name) ?? standard
-    if (!allowed.includes(value)) problem(name, `must be one of ${allowed.join(', ')}`)
-    return value
-  }
+  const settings = readSettings(env)
+  const { text, integer, oneOf, secret, url, problem } = settings
 
   const production = env.NODE_ENV === 'production'
   const port = integer('PORT', { default: 3000, min: 0, max: 65_535 })
-  const databaseUrl = url('DATABASE_URL', secret('DATABASE_URL'), ['postgres:', 'postgresql:'])
+  const databaseUrl = readDatabaseUrl(settings)
   const redisUrl = url('REDIS_URL', secret('REDIS_URL'), ['redis:', 'rediss:'])
   const keyEncryptionSecret = secret('KEY_ENCRYPTION_SECRET')
   const issuer = url('ISSUER', text('ISSUER'), ['https:', 'http:'])
@@ -108,6 +52,11 @@ export function loadConfig(env: Environment): Config {
   const sessionTtlSeconds = integer('SESSION_TTL_SECONDS', { default: 7 * day, min: 1, max: 3650 * day })
   const threads = Number(env.UV_THREADPOOL_SIZE ?? 4) || 4
 
+  const memoryKib = integer('ARGON2_MEMORY_KIB', { default: 19_456, min: 1024, max: 4_194_304 })
+  const parallelism = integer('ARGON2_PARALLELISM', { default: 1, min: 1, max: 255 })
+
+  if (memoryKib < 8 * parallelism)
+    problem('ARGON2_MEMORY_KIB', 'must be at least eight times ARGON2_PARALLELISM')
   if (freshMs < 2 * tailMs) problem('REVOCATION_FRESH_MS', 'must be at least twice REVOCATION_TAIL_MS')
   if (keyEncryptionSecret !== undefined) {
     if (keyEncryptionSecret.length < 32) problem('KEY_ENCRYPTION_SECRET', 'must have at least 32 characters')
@@ -117,9 +66,9 @@ export function loadConfig(env: Environment): Config {
     problem('KEY_ENCRYPTION_SECRET', 'is missing (openssl rand -base64 32)')
   }
   if (production) {
-    if (databaseUrl === undefined)
+    if ((text('DATABASE_URL') ?? text('DATABASE_URL_FILE')) === undefined)
       problem('DATABASE_URL', 'is missing: the embedded store is not for production')
-    if (issuer === undefined) problem('ISSUER', 'is missing: the public URL of this service')
+    if (text('ISSUER') === undefined) problem('ISSUER', 'is missing: the public URL of this service')
   }
 
   const config: Config = {
@@ -147,9 +96,9 @@ export function loadConfig(env: Environment): Config {
     keyEncryptionSecret,
     passwords: {
       minLength: integer('PASSWORD_MIN_LENGTH', { default: 15, min: 8, max: 64 }),
-      memoryKib: integer('ARGON2_MEMORY_KIB', { default: 19_456, min: 1024, max: 4_194_304 }),
+      memoryKib,
       passes: integer('ARGON2_PASSES', { default: 2, min: 1, max: 1000 }),
-      parallelism: integer('ARGON2_PARALLELISM', { default: 1, min: 1, max: 255 }),
+      parallelism,
       // One thread of libuv's pool stays free for everybody else.
       concurrency: integer('ARGON2_CONCURRENCY', {
         default: Math.max(1, Math.min(availableParallelism(), threads - 1)),
@@ -159,9 +108,24 @@ export function loadConfig(env: Environment): Config {
       queueMax: integer('ARGON2_QUEUE_MAX', { default: 250, min: 0, max: 1_000_000 }),
     },
   }
-  if (problems.length > 0) throw new ConfigError(problems)
+  settings.assertSound()
   return deepFreeze(config)
 }
+
+/**
+ * The one setting that migrating needs.
+ *
+ * @throws ConfigError
+ */
+export function loadDatabaseUrl(env: Environment): string | undefined {
+  const settings = readSettings(env)
+  const url = readDatabaseUrl(settings)
+  settings.assertSound()
+  return url
+}
+
+const readDatabaseUrl = ({ url, secret }: Settings) =>
+  url('DATABASE_URL', secret('DATABASE_URL'), ['postgres:', 'postgresql:'])
 
 /** A secret with a telling word in it, or of few different characters, was not made by a generator. */
 const isExample = (secret: string) => exampleSecret.test(secret) || new Set(secret).size < 8

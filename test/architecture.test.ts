@@ -16,7 +16,8 @@ const mayImport: Record<string, readonly string[]> = {
   outcomes: [],
   bearer: ['bearer'],
   ...Object.fromEntries(areas.map((area, i) => [area, [...areas.slice(0, i + 1), ...leaves]])),
-  config: [],
+  settings: [],
+  config: ['settings'],
   plugins: [...areas, ...leaves, 'plugins', 'config'],
   schemas: ['schemas', 'outcomes'],
   routes: ['schemas', ...leaves],
@@ -25,7 +26,7 @@ const mayImport: Record<string, readonly string[]> = {
   cli: ['app', 'db', 'config'],
 }
 
-const withoutFramework = [...areas, ...leaves, 'config']
+const withoutFramework = [...areas, ...leaves, 'settings', 'config']
 
 interface SourceFile {
   path: string

@@ -20,16 +20,24 @@ export interface PostgresOptions {
   max: number
   /** The longest that a statement, or the wait for a connection, may take before it fails; 0 for no limit. */
   deadlineMs: number
+  /** The same for the wait alone, where statements may take long. */
+  connectDeadlineMs?: number
   /** Told of connections that break while nobody uses them; the pool replaces them. */
   onIdleError(error: Error): void
 }
 
 /** Connects lazily: a server that is down is noticed by the first statement. */
-export function connectPostgres({ url, max, deadlineMs, onIdleError }: PostgresOptions): Connection {
+export function connectPostgres({
+  url,
+  max,
+  deadlineMs,
+  connectDeadlineMs = deadlineMs,
+  onIdleError,
+}: PostgresOptions): Connection {
   const pool = new pg.Pool({
     connectionString: url,
     max,
-    connectionTimeoutMillis: deadlineMs,
+    connectionTimeoutMillis: connectDeadlineMs,
     query_timeout: deadlineMs,
     application_name: 'latchkey',
   })

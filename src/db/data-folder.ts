@@ -1,8 +1,8 @@
 /** The folder of the embedded store: `postgres/` for PGlite, one generated secret, and the lock that keeps it to one process. */
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { createConnection, createServer, type Server } from 'node:net'
-import { join, relative, resolve } from 'node:path'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { takeLock } from './folder-lock.ts'
 
 export interface DataFolder {
   postgresFolder: string
@@ -20,46 +20,6 @@ export async function openDataFolder(folder: string): Promise<DataFolder> {
     keyEncryptionSecret: await readOrMakeSecret(join(folder, 'key-encryption-secret')),
     release: () => new Promise((done) => lock.close(() => done())),
   }
-}
-
-/**
- * A listening socket is the lock: the kernel drops it with its process, however that ends, and unlike a process id
- * it cannot be mistaken for somebody else's after a restart.
- */
-async function takeLock(folder: string): Promise<Server> {
-  const path = shortest(join(resolve(folder), 'lock'))
-  try {
-    return await listen(path)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
-  }
-  if (await answers(path)) throw new Error(`${folder} is in use by another latchkey process`)
-  await rm(path, { force: true })
-  return await listen(path)
-}
-
-/** The path of a socket is limited to about 100 bytes. */
-function shortest(path: string): string {
-  const fromHere = relative('.', path)
-  return fromHere.length < path.length ? fromHere : path
-}
-
-function listen(path: string): Promise<Server> {
-  return new Promise((done, fail) => {
-    const server = createServer((socket) => socket.destroy())
-    server.once('error', fail)
-    server.listen(path, () => done(server.unref()))
-  })
-}
-
-function answers(path: string): Promise<boolean> {
-  return new Promise((done) => {
-    const socket = createConnection(path, () => {
-      socket.destroy()
-      done(true)
-    })
-    socket.once('error', () => done(false))
-  })
 }
 
 async function readOrMakeSecret(path: string): Promise<string> {

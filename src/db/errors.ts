@@ -23,6 +23,16 @@ export function isUniqueViolation(error: unknown, constraint: string): boolean {
   return cause?.code === '23505' && cause.constraint === constraint
 }
 
+/** In one line, for who starts the service: what keeps it from its database, without statement or URL. */
+export function explainDatabaseError(error: unknown): string {
+  const cause = databaseError(error) as { code?: unknown; message?: string }
+  return `the database (DATABASE_URL) cannot be used: ${cause.message || cause.code}`
+}
+
+/** Whether the role of this connection may not do that. */
+export const isNotPermitted = (error: unknown): boolean =>
+  (databaseError(error) as { code?: unknown }).code === '42501'
+
 /** The driver's own error. Drizzle's wrapper repeats every parameter in its message and must never be logged. */
 export function databaseError(error: unknown): unknown {
   return error instanceof DrizzleQueryError ? error.cause : error

@@ -6,6 +6,7 @@ import { migrate as migratePostgres } from 'drizzle-orm/node-postgres/migrator'
 import type { PgliteDatabase } from 'drizzle-orm/pglite'
 import { migrate as migratePglite } from 'drizzle-orm/pglite/migrator'
 import { connectPostgres, type Database } from './connect.ts'
+import { explainDatabaseError, isNotPermitted } from './errors.ts'
 
 const migrationsFolder = fileURLToPath(new URL('../../migrations', import.meta.url))
 
@@ -16,9 +17,17 @@ const advisoryLock = 5_252_437
  * Brings a Postgres schema up to date. Many instances may start at once: one migrates, the others wait for it on an
  * advisory lock. A schema that is current already is left alone, so that the service can run as a role that may not
  * change it.
+ *
+ * @throws Error with one clear line
  */
 export async function migratePostgresSchema(url: string): Promise<void> {
-  const connection = connectPostgres({ url, max: 2, deadlineMs: 0, onIdleError: () => {} })
+  const connection = connectPostgres({
+    url,
+    max: 2,
+    deadlineMs: 0,
+    connectDeadlineMs: 5_000,
+    onIdleError: () => {},
+  })
   const { db } = connection
   try {
     if (await isSchemaCurrent(db)) return
@@ -26,6 +35,11 @@ export async function migratePostgresSchema(url: string): Promise<void> {
       await lock.execute(sql`select pg_advisory_xact_lock(${advisoryLock})`)
       await migratePostgres(db as unknown as NodePgDatabase, { migrationsFolder })
     })
+  } catch (error) {
+    const problem = isNotPermitted(error)
+      ? 'the database schema is behind, and this role may not change it: run latchkey migrate'
+      : explainDatabaseError(error)
+    throw new Error(problem, { cause: error })
   } finally {
     await connection.close()
   }

@@ -1,0 +1,348 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { availableParallelism, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { loadConfig } from '../src/config.ts'
+import { ConfigError, type Environment } from '../src/settings.ts'
+
+const goodSecret = 'nKx0v1Wd7ZqT3uYb9sLr5mPe8hJf2cAg'
+const production: Environment = {
+  NODE_ENV: 'production',
+  DATABASE_URL: 'postgres://latchkey@db.test/latchkey',
+  KEY_ENCRYPTION_SECRET: goodSecret,
+  ISSUER: 'https://auth.test',
+}
+
+/** Every setting that is a number, with one that is not its default and that it takes. */
+const numbers: Record<string, string> = {
+  PORT: '8080',
+  SHUTDOWN_TIMEOUT_SECONDS: '25',
+  REVOCATION_TAIL_MS: '50',
+  REVOCATION_FRESH_MS: '500',
+  ACCESS_TOKEN_TTL_SECONDS: '60',
+  REFRESH_TOKEN_TTL_SECONDS: '3600',
+  SESSION_TTL_SECONDS: '7200',
+  REMEMBER_TTL_SECONDS: '86400',
+  CLOCK_TOLERANCE_SECONDS: '2',
+  JWKS_MAX_AGE_SECONDS: '60',
+  PASSWORD_MIN_LENGTH: '12',
+  ARGON2_MEMORY_KIB: '65536',
+  ARGON2_PASSES: '3',
+  ARGON2_PARALLELISM: '2',
+  ARGON2_CONCURRENCY: '1',
+  ARGON2_QUEUE_MAX: '10',
+}
+
+/** What is wrong with the settings: a line each, that begins with a name. */
+function problemsOf(env: Environment): readonly string[] {
+  try {
+    loadConfig(env)
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems
+    throw error
+  }
+  return []
+}
+
+const namesOf = (problems: readonly string[]) => problems.map((problem) => problem.split(' ', 1)[0])
+
+function fileWith(t: Test, content: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'latchkey-config-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, 'secret')
+  writeFileSync(file, content)
+  return file
+}
+
+t.test('without any setting it is a service on the loopback with an embedded store', async (t) => {
+  t.strictSame(loadConfig({}), {
+    production: false,
+    host: '127.0.0.1',
+    port: 3000,
+    logLevel: 'info',
+    shutdownTimeoutSeconds: 10,
+    database: { folder: './data' },
+    redisUrl: undefined,
+    revocation: { tailMs: 100, freshMs: 250 },
+    issuer: 'http://localhost:3000',
+    audience: 'http://localhost:3000',
+    clientId: 'latchkey',
+    accessTokenTtlSeconds: 900,
+    refreshTokenTtlSeconds: 43_200,
+    sessionTtlSeconds: 604_800,
+    rememberTtlSeconds: 2_592_000,
+    clockToleranceSeconds: 5,
+    jwksMaxAgeSeconds: 300,
+    keyEncryptionSecret: undefined,
+    passwords: {
+      minLength: 15,
+      memoryKib: 19_456,
+      passes: 2,
+      parallelism: 1,
+      // Of libuv's four threads one is left to everybody else.
+      concurrency: Math.min(availableParallelism(), 3),
+      queueMax: 250,
+    },
+  })
+  t.strictSame(loadConfig({ PORT: '8080' }).issuer, 'http://localhost:8080')
+})
+
+t.test('every setting arrives where it belongs', async (t) => {
+  const config = loadConfig({
+    ...production,
+    ...numbers,
+    HOST: '::',
+    LOG_LEVEL: 'warn',
+    REDIS_URL: 'rediss://:pass@redis.test:6380/1',
+    AUDIENCE: 'https://api.test',
+    FIRST_PARTY_CLIENT_ID: 'front',
+  })
+  t.strictSame(config, {
+    production: true,
+    host: '::',
+    port: 8080,
+    logLevel: 'warn',
+    shutdownTimeoutSeconds: 25,
+    database: { url: 'postgres://latchkey@db.test/latchkey' },
+    redisUrl: 'rediss://:pass@redis.test:6380/1',
+    revocation: { tailMs: 50, freshMs: 500 },
+    issuer: 'https://auth.test',
+    audience: 'https://api.test',
+    clientId: 'front',
+    accessTokenTtlSeconds: 60,
+    refreshTokenTtlSeconds: 3600,
+    sessionTtlSeconds: 7200,
+    rememberTtlSeconds: 86_400,
+    clockToleranceSeconds: 2,
+    jwksMaxAgeSeconds: 60,
+    keyEncryptionSecret: goodSecret,
+    passwords: { minLength: 12, memoryKib: 65_536, passes: 3, parallelism: 2, concurrency: 1, queueMax: 10 },
+  })
+  t.equal(loadConfig({ ...production }).audience, 'https://auth.test', 'whose tokens, if nobody says')
+  t.strictSame(loadConfig({ DATA_DIR: '/var/lib/latchkey' }).database, { folder: '/var/lib/latchkey' })
+})
+
+t.test('nothing of it can be changed later', async (t) => {
+  const config = loadConfig({ ...production })
+  const isFrozen = (value: unknown): boolean =>
+    typeof value !== 'object' ||
+    value === null ||
+    (Object.isFrozen(value) && Object.values(value).every(isFrozen))
+  t.ok(isFrozen(config))
+  t.throws(() => Object.assign(config.passwords, { minLength: 1 }), TypeError)
+})
+
+t.test('all problems are told together, by name and never with the value', async (t) => {
+  const marker = 'hunter2'
+  const bad: Environment = {
+    ...Object.fromEntries(Object.keys(numbers).map((name) => [name, marker])),
+    LOG_LEVEL: marker,
+    DATABASE_URL: `mysql://latchkey:${marker}@db.test/latchkey`,
+    REDIS_URL: `http://:${marker}@redis.test`,
+    ISSUER: `ftp://${marker}.test`,
+    KEY_ENCRYPTION_SECRET: marker,
+  }
+  const expected = Object.keys(bad).sort()
+  t.strictSame(namesOf(problemsOf(bad)).sort(), expected)
+  t.throws(() => loadConfig(bad), { name: 'ConfigError' })
+  try {
+    loadConfig(bad)
+  } catch (error) {
+    const { message, stack } = error as Error
+    t.notMatch(`${message}${stack}`, marker)
+    t.equal(message.split('\n').length, 1 + expected.length, 'a line each')
+    for (const name of expected) t.match(message, new RegExp(`^ +${name} `, 'm'))
+  }
+  for (const [name, value] of Object.entries(bad)) {
+    const problems = problemsOf({ KEY_ENCRYPTION_SECRET: goodSecret, [name]: value })
+    t.strictSame(namesOf(problems), [name], `${name} alone`)
+    t.notMatch(problems.join(), marker)
+  }
+})
+
+t.test('a URL that is none, or another service’s, is told by name alone', async (t) => {
+  const marker = 'hunter2'
+  for (const [name, values] of Object.entries({
+    DATABASE_URL: [
+      marker,
+      `//${marker}`,
+      `http://${marker}@db.test`,
+      `postgres://a:${marker}#1@db.test/b`,
+      `postgres://${marker}:1,b:2/db`,
+    ],
+    REDIS_URL: [marker, `${marker}:6379`, `postgres://${marker}`],
+    ISSUER: [marker, `auth.${marker}.test`, `javascript:${marker}`],
+  })) {
+    for (const value of values) {
+      const problems = problemsOf({ KEY_ENCRYPTION_SECRET: goodSecret, [name]: value })
+      t.strictSame(namesOf(problems), [name], value)
+      t.notMatch(problems.join(), marker)
+    }
+  }
+})
+
+t.test('a number is written in digits, within its limits, or refused', async (t) => {
+  const spellings = [
+    ' 5',
+    '5 ',
+    '5\n',
+    '1e3',
+    '0x10',
+    '-1',
+    '+5',
+    '1.5',
+    '5.',
+    '1_000',
+    '5s',
+    'NaN',
+    'Infinity',
+  ]
+  const rubbish = [...spellings, ' ', 'true', '٥', '９', '9'.repeat(16), '9'.repeat(400)]
+  for (const name of Object.keys(numbers)) {
+    for (const value of rubbish)
+      t.strictSame(namesOf(problemsOf({ [name]: value })), [name], `${name}=${value}`)
+
+    const [problem = ''] = problemsOf({ [name]: 'x' })
+    const [, min, max] = /from (\d+) to (\d+)/.exec(problem)?.map(Number) ?? []
+    if (min === undefined || max === undefined) throw new Error(`${problem} does not tell the limits`)
+    // Where two settings must fit each other, the other one is chosen to.
+    const fitting = { REVOCATION_TAIL_MS: '10', REVOCATION_FRESH_MS: '60000', ARGON2_MEMORY_KIB: '4194304' }
+    for (const value of [min, max])
+      t.strictSame(
+        namesOf(problemsOf({ ...fitting, [name]: `${value}` })).filter((wrong) => wrong === name),
+        [],
+        `${name}=${value}`,
+      )
+    for (const value of [min - 1, max + 1])
+      t.strictSame(namesOf(problemsOf({ ...fitting, [name]: `${value}` })), [name], `${name}=${value}`)
+  }
+})
+
+t.test('an empty setting is one that is not set', async (t) => {
+  const names = [
+    'HOST',
+    'LOG_LEVEL',
+    'DATABASE_URL',
+    'REDIS_URL',
+    'ISSUER',
+    'AUDIENCE',
+    'KEY_ENCRYPTION_SECRET',
+  ]
+  const empty = [
+    ...names,
+    'DATA_DIR',
+    'FIRST_PARTY_CLIENT_ID',
+    'KEY_ENCRYPTION_SECRET_FILE',
+    ...Object.keys(numbers),
+  ]
+  t.strictSame(loadConfig(Object.fromEntries(empty.map((name) => [name, '']))), loadConfig({}))
+})
+
+t.test('settings that do not fit each other are refused', async (t) => {
+  t.strictSame(namesOf(problemsOf({ REVOCATION_TAIL_MS: '200', REVOCATION_FRESH_MS: '399' })), [
+    'REVOCATION_FRESH_MS',
+  ])
+  t.strictSame(problemsOf({ REVOCATION_TAIL_MS: '200', REVOCATION_FRESH_MS: '400' }), [])
+  t.match(
+    problemsOf({ ARGON2_MEMORY_KIB: '1024', ARGON2_PARALLELISM: '255' }).join(),
+    /ARGON2_MEMORY_KIB/,
+    'RFC 9106 §3.1: at least 8 KiB for each lane',
+  )
+})
+
+t.test('a secret may stand in a file', async (t) => {
+  const url = 'postgres://latchkey:from-a-file@db.test/latchkey'
+  const config = loadConfig({
+    DATABASE_URL_FILE: fileWith(t, `${url}\n`),
+    REDIS_URL_FILE: fileWith(t, 'redis://:from-a-file@redis.test\n'),
+    KEY_ENCRYPTION_SECRET_FILE: fileWith(t, `${goodSecret}\n`),
+  })
+  t.strictSame(config.database, { url })
+  t.equal(config.redisUrl, 'redis://:from-a-file@redis.test')
+  t.equal(config.keyEncryptionSecret, goodSecret, 'without the line end that editors add')
+})
+
+t.test('a secret in a file is judged as any other, and told as little', async (t) => {
+  const marker = 'hunter2'
+  const files: Environment = {
+    DATABASE_URL_FILE: fileWith(t, `mysql://latchkey:${marker}@db.test`),
+    REDIS_URL_FILE: fileWith(t, marker),
+    KEY_ENCRYPTION_SECRET_FILE: fileWith(t, marker),
+  }
+  const problems = problemsOf(files)
+  t.strictSame(namesOf(problems).sort(), ['DATABASE_URL', 'KEY_ENCRYPTION_SECRET', 'REDIS_URL'])
+  t.notMatch(problems.join(), marker)
+  const example = fileWith(t, 'change-me-change-me-change-me-change-me')
+  t.strictSame(
+    namesOf(
+      problemsOf({ ...production, KEY_ENCRYPTION_SECRET: undefined, KEY_ENCRYPTION_SECRET_FILE: example }),
+    ),
+    ['KEY_ENCRYPTION_SECRET'],
+  )
+})
+
+t.test('a secret that is set twice, or whose file cannot be read, is told by name', async (t) => {
+  const marker = 'hunter2'
+  for (const name of ['DATABASE_URL', 'REDIS_URL', 'KEY_ENCRYPTION_SECRET']) {
+    const twice = problemsOf({
+      DATABASE_URL: 'postgres://db.test',
+      KEY_ENCRYPTION_SECRET: goodSecret,
+      REDIS_URL: 'redis://redis.test',
+      [`${name}_FILE`]: fileWith(
+        t,
+        { DATABASE_URL: 'postgres://db.test', REDIS_URL: 'redis://redis.test' }[name] ?? goodSecret,
+      ),
+    })
+    t.strictSame(twice, [`${name} and ${name}_FILE are both set`])
+  }
+  for (const path of [`/nowhere/${marker}`, tmpdir()]) {
+    const problems = problemsOf({ REDIS_URL_FILE: path })
+    t.strictSame(problems, ['REDIS_URL_FILE cannot be read'])
+    const [first] = problemsOf({
+      ...production,
+      KEY_ENCRYPTION_SECRET: undefined,
+      KEY_ENCRYPTION_SECRET_FILE: path,
+    })
+    t.equal(first, 'KEY_ENCRYPTION_SECRET_FILE cannot be read')
+  }
+})
+
+t.test('Postgres needs a secret for the keys it keeps', async (t) => {
+  t.strictSame(namesOf(problemsOf({ DATABASE_URL: 'postgres://db.test' })), ['KEY_ENCRYPTION_SECRET'])
+  t.strictSame(problemsOf({ DATABASE_URL: 'postgres://db.test', KEY_ENCRYPTION_SECRET: goodSecret }), [])
+})
+
+t.test('production takes what it needs and nothing less', async (t) => {
+  t.strictSame(problemsOf(production), [])
+  t.strictSame(namesOf(problemsOf({ NODE_ENV: 'production' })).sort(), [
+    'DATABASE_URL',
+    'ISSUER',
+    'KEY_ENCRYPTION_SECRET',
+  ])
+  for (const name of ['DATABASE_URL', 'ISSUER', 'KEY_ENCRYPTION_SECRET']) {
+    t.strictSame(namesOf(problemsOf({ ...production, [name]: undefined })), [name])
+    t.strictSame(namesOf(problemsOf({ ...production, [name]: '' })), [name])
+  }
+  t.strictSame(
+    namesOf(problemsOf({ ...production, DATABASE_URL: undefined, DATA_DIR: '/var/lib/latchkey' })),
+    ['DATABASE_URL'],
+    'an embedded store',
+  )
+})
+
+t.test('production refuses a secret that is short or an example', async (t) => {
+  for (const secret of [
+    goodSecret.slice(0, 31),
+    'change-me-change-me-change-me-change-me',
+    'CHANGEME-0123456789-abcdefghijklmnop',
+    'this-is-the-example-0123456789-abcdef',
+    'super-secret-0123456789-abcdefghijklm',
+    'Password-0123456789-abcdefghijklmnopq',
+    'a'.repeat(64),
+    '0123012301230123012301230123012301230123',
+  ]) {
+    const problems = problemsOf({ ...production, KEY_ENCRYPTION_SECRET: secret })
+    t.strictSame(namesOf(problems), ['KEY_ENCRYPTION_SECRET'], secret)
+    t.notMatch(problems.join(), secret)
+  }
+})
