@@ -16,8 +16,8 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import type { Environment } from '../src/config.ts'
 import { openDataFolder } from '../src/db/data-folder.ts'
+import type { Environment } from '../src/settings.ts'
 import { postgresAndRedis, withClient } from './fixtures/app.ts'
 import { call, getProtected, logIn, logOut, post, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
@@ -332,7 +332,7 @@ t.test('a connection on which nothing was asked yet holds up no end', async (t) 
   })
   await Promise.all(sockets)
   await call(server.url, '/health/live') // by now it knows them all
-  server.signal('SIGTERM')
+  void server.signal('SIGTERM')
   t.equal((await server.endsWithin(2_000)).code, 0)
 })
 
