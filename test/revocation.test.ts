@@ -350,6 +350,21 @@ t.test('two instances', async (t) => {
     t.equal((await count()).rowCount, rowCount)
   })
 
+  t.test(
+    'the entry of a session outlives the longest of its tokens, not only the one that ended it',
+    async (t) => {
+      const { token, sid } = await registerAndLogIn(a.url)
+      const query = (text: string) => withClient(stores.env.DATABASE_URL as string, (c) => c.query(text))
+      await query(`update sessions set access_exp_max = now() + interval '2 hours' where id = '${sid}'`)
+      t.equal((await logOut(a.url, token)).status, 204)
+      const enough = `expires_at >= now() + interval '2 hours 4 minutes' as enough`
+      t.same((await query(`select ${enough} from revocations where subject = '${sid}'`)).rows, [
+        { enough: true },
+      ])
+      t.ok((await withRedis((direct) => direct.ttl(`rv:s:${sid}`))) >= 7200 + 240)
+    },
+  )
+
   t.test('an instance that starts later refuses what was taken back before', async (t) => {
     const { token } = await registerAndLogIn(a.url)
     t.equal((await logOut(a.url, token)).status, 204)
