@@ -51,7 +51,7 @@ export async function migratePgliteSchema(db: Database): Promise<void> {
 }
 
 /** Whether every migration that this build was made with has been applied. */
-export async function isSchemaCurrent(db: Database): Promise<boolean> {
+async function isSchemaCurrent(db: Database): Promise<boolean> {
   const journal = JSON.parse(await readFile(`${migrationsFolder}/meta/_journal.json`, 'utf8')) as {
     entries: { when: number }[]
   }

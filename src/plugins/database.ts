@@ -2,9 +2,9 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.ts'
-import { type Connection, connectPostgres, type Database, openPglite } from '../db/connect.ts'
+import { connectPostgres, type Database, openPglite } from '../db/connect.ts'
 import { openDataFolder } from '../db/data-folder.ts'
-import { isSchemaCurrent, migratePgliteSchema, migratePostgresSchema } from '../db/migrate.ts'
+import { migratePgliteSchema, migratePostgresSchema } from '../db/migrate.ts'
 import { createSealer, type Sealer } from '../db/sealing.ts'
 
 declare module 'fastify' {
@@ -37,25 +37,16 @@ export default fp(
       const main = connectPostgres({ url, max: connections, deadlineMs, onIdleError })
       const tail = connectPostgres({ url, max: 1, deadlineMs: tailDeadlineMs, onIdleError })
       app.addHook('onClose', async () => void (await Promise.all([main.close(), tail.close()])))
-      await provide(main, tail, true, config.keyEncryptionSecret as string)
+      const sealer = createSealer(config.keyEncryptionSecret as string)
+      app.decorate('database', { db: main.db, tailDb: tail.db, shared: true, sealer })
     } else {
       const folder = await openDataFolder(config.database.folder)
       app.addHook('onClose', folder.release)
-      const embedded = await openPglite(folder.postgresFolder)
-      app.addHook('onClose', embedded.close)
-      await migratePgliteSchema(embedded.db)
-      await provide(embedded, embedded, false, config.keyEncryptionSecret ?? folder.keyEncryptionSecret)
-    }
-
-    async function provide(
-      main: Connection,
-      tail: Connection,
-      shared: boolean,
-      secret: string,
-    ): Promise<void> {
-      if (!(await isSchemaCurrent(main.db)))
-        throw new Error('the database schema is behind: run latchkey migrate')
-      app.decorate('database', { db: main.db, tailDb: tail.db, shared, sealer: createSealer(secret) })
+      const { db, close } = await openPglite(folder.postgresFolder)
+      app.addHook('onClose', close)
+      await migratePgliteSchema(db)
+      const sealer = createSealer(config.keyEncryptionSecret ?? folder.keyEncryptionSecret)
+      app.decorate('database', { db, tailDb: db, shared: false, sealer })
     }
   },
   { name: 'database' },
