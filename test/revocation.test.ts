@@ -190,7 +190,7 @@ t.test('the tail', async (t) => {
     const connection = await emptyRecord(t)
     const tail = tailOn(t, connection)
     await tail.load()
-    tail.follow()
+    await tail.follow()
     for (const entry of entriesFor(randomToken())) {
       const token = randomToken()
       const [mine] = entriesFor(token).filter(({ scope }) => scope === entry.scope)
@@ -207,7 +207,7 @@ t.test('the tail', async (t) => {
     await write(connection, entriesFor(before))
     const tail = tailOn(t, connection)
     await tail.load()
-    tail.follow()
+    await tail.follow()
     await write(connection, entriesFor(lost))
     await eventually(t, async () => tail.has(lost))
     // The backup was made before `lost`; since then more rows than that were written in its place, `after` first.
@@ -238,7 +238,7 @@ t.test('the tail', async (t) => {
       const clock = createServerClock(() => Date.now() + wrongBy)
       const tail = tailOn(t, connection, { clock })
       await tail.load()
-      tail.follow()
+      await tail.follow()
       await eventually(t, async () => Math.abs(clock.now() - Date.now()) < 1_000)
     }
   })
@@ -305,7 +305,7 @@ t.test(
     const check = createCheck({ tail, index })
     const ask = (token: TokenIdentity) => new Promise<Verdict>((done) => check(token, done))
     await tail.load()
-    tail.follow()
+    await tail.follow()
     for (const scopes of combinations([0, 1, 2, 3])) {
       const [recorded, indexed, neither] = [randomToken(), randomToken(), randomToken()]
       const chosen = (token: TokenIdentity) => scopes.map((i) => entriesFor(token)[i] as RevocationEntry)

@@ -62,7 +62,7 @@ export default fp(
     if (shared) await announceFreshness(db, freshMs)
     await index?.start()
     await tail.load()
-    if (shared) tail.follow()
+    if (shared) await tail.follow()
 
     app.decorate('revocation', {
       check: createCheck({ tail, index }),

@@ -105,8 +105,13 @@ export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions):
         const life = Math.max(1, Math.ceil(expiresAt - inSeconds(clock)))
         pipeline.set(key, '', 'EX', life, 'NX').expire(key, life, 'GT')
       }
-      const replies = await pipeline.exec()
-      for (const [error] of replies ?? []) if (error) throw error
+      try {
+        for (const [error] of (await pipeline.exec()) ?? []) if (error) throw error
+      } catch (error) {
+        // Known again with the next heartbeat, if it still answers questions; what it cannot take is told.
+        lose(error)
+        throw error
+      }
     },
 
     has(token, done) {

@@ -13,8 +13,8 @@ import { beginning, findEntriesFrom, findHead, findLiveEntries, type Position } 
 export interface Tail {
   /** Loads the record. Until it has, nothing is fresh. */
   load(): Promise<void>
-  /** Follows the record until stopped. */
-  follow(): void
+  /** Follows the record until stopped. Resolves after the first look, which also sets the clock right. */
+  follow(): Promise<void>
   stop(): void
   /** Refuses these from now on, recorded or not. */
   add(entries: readonly RevocationEntry[]): void
@@ -39,7 +39,7 @@ export interface TailOptions {
 
 const pageSize = 10_000
 /** How long a check waits for a look, counted from when that look was sent. */
-export const patienceMs = 150
+const patienceMs = 150
 
 /** When something happened, on the clock that never jumps and on the one that also runs while the machine is suspended. */
 interface Moment {
@@ -127,15 +127,15 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
     timer = setTimeout(() => void look().then(schedule), Math.max(0, wait))
   }
 
-  const isFresh = () =>
-    lastSuccess !== undefined && (freshMs === Number.POSITIVE_INFINITY || ageOf(lastSuccess) < freshMs)
+  const isFresh = () => lastSuccess !== undefined && ageOf(lastSuccess) < freshMs
 
   return {
     load,
     add,
     isFresh,
-    follow() {
+    async follow() {
       following = true
+      await look()
       schedule()
     },
     stop() {
