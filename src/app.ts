@@ -2,7 +2,7 @@
  * The whole service, in load order. Everything below is registered once, here; which routes need a token can be seen by
  * where they stand.
  */
-import { randomBytes } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyPluginAsync } from 'fastify'
 import type { Config } from './config.ts'
@@ -38,28 +38,29 @@ export interface AppOptions {
 
 /** @throws Error with one clear line if a store that is needed cannot be used */
 export async function buildApp(config: Config, options: AppOptions = {}): Promise<FastifyInstance> {
-  const nextRequestId = createRequestIds()
   const app = Fastify({
     ...logging({ level: config.logLevel, logTo: options.logTo }),
-    genReqId: nextRequestId,
+    genReqId: () => randomUUID(),
     bodyLimit: 16_384,
     // A first start writes a whole database, and waits for the locks of others that start with it.
     pluginTimeout: 0,
     requestTimeout: 10_000,
     http: {
+      // plugins/problems refuses it in our own words.
       requireHostHeader: false,
       maxHeaderSize: 16_384,
       headersTimeout: 5_000,
       connectionsCheckingInterval: 1_000,
     },
+    // While closing, what still comes on an open connection is answered as ever.
     return503OnClosing: false,
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false } },
     frameworkErrors: replyWithProblem,
-    clientErrorHandler: (error, socket) => answerClientError(error, socket, nextRequestId()),
+    clientErrorHandler: answerClientError,
   }).withTypeProvider<TypeBoxTypeProvider>()
 
   try {
-    await app.register(problems, { nextRequestId })
+    await app.register(problems)
     await app.register(closing)
     await app.register(methodNotAllowed)
     await app.register(jsonBody)
@@ -96,11 +97,4 @@ const guarded: FastifyPluginAsync = async (scope) => {
   scope.addHook('onRequest', scope.authenticate)
   await scope.register(protectedRoute)
   await scope.register(meRoute)
-}
-
-/** Unique over all instances, without asking for random bytes at every request. */
-function createRequestIds(): () => string {
-  const instance = randomBytes(6).toString('base64url')
-  let count = 0
-  return () => `${instance}-${(++count).toString(36)}`
 }

@@ -3,7 +3,6 @@ import { availableParallelism } from 'node:os'
 import { type Environment, readSettings, type Settings } from './settings.ts'
 
 export type Config = Readonly<{
-  production: boolean
   host: string
   port: number
   logLevel: string
@@ -14,7 +13,7 @@ export type Config = Readonly<{
   revocation: { tailMs: number; freshMs: number }
   issuer: string
   audience: string
-  clientId: string
+  firstPartyClientId: string
   accessTokenTtlSeconds: number
   refreshTokenTtlSeconds: number
   sessionTtlSeconds: number
@@ -49,7 +48,6 @@ export function loadConfig(env: Environment): Config {
   const issuer = url('ISSUER', text('ISSUER'), ['https:', 'http:'])
   const tailMs = integer('REVOCATION_TAIL_MS', { default: 100, min: 10, max: 10_000 })
   const freshMs = integer('REVOCATION_FRESH_MS', { default: 250, min: 50, max: 60_000 })
-  const sessionTtlSeconds = integer('SESSION_TTL_SECONDS', { default: 7 * day, min: 1, max: 3650 * day })
   const threads = Number(env.UV_THREADPOOL_SIZE ?? 4) || 4
 
   const memoryKib = integer('ARGON2_MEMORY_KIB', { default: 19_456, min: 1024, max: 4_194_304 })
@@ -72,7 +70,6 @@ export function loadConfig(env: Environment): Config {
   }
 
   const config: Config = {
-    production,
     host: text('HOST') ?? '127.0.0.1',
     port,
     logLevel: oneOf('LOG_LEVEL', 'info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
@@ -82,14 +79,14 @@ export function loadConfig(env: Environment): Config {
     revocation: { tailMs, freshMs },
     issuer: issuer ?? `http://localhost:${port}`,
     audience: text('AUDIENCE') ?? issuer ?? `http://localhost:${port}`,
-    clientId: text('FIRST_PARTY_CLIENT_ID') ?? 'latchkey',
+    firstPartyClientId: text('FIRST_PARTY_CLIENT_ID') ?? 'latchkey',
     accessTokenTtlSeconds: integer('ACCESS_TOKEN_TTL_SECONDS', { default: 900, min: 1, max: day }),
     refreshTokenTtlSeconds: integer('REFRESH_TOKEN_TTL_SECONDS', {
       default: day / 2,
       min: 1,
       max: 3650 * day,
     }),
-    sessionTtlSeconds,
+    sessionTtlSeconds: integer('SESSION_TTL_SECONDS', { default: 7 * day, min: 1, max: 3650 * day }),
     rememberTtlSeconds: integer('REMEMBER_TTL_SECONDS', { default: 30 * day, min: 1, max: 3650 * day }),
     clockToleranceSeconds: integer('CLOCK_TOLERANCE_SECONDS', { default: 5, min: 0, max: 60 }),
     jwksMaxAgeSeconds: integer('JWKS_MAX_AGE_SECONDS', { default: 300, min: 1, max: day }),

@@ -38,7 +38,7 @@ async function stop(signal: NodeJS.Signals): Promise<void> {
   process.exit(0)
 }
 
-/** For who just typed `npm start`. */
+/** For anyone who has just typed `npm start`. */
 function welcome({ host }: Config, port: number): void {
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}`
   process.stdout.write(`

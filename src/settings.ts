@@ -18,7 +18,7 @@ export interface Settings {
   /** An empty setting is an absent one. */
   text(name: string): string | undefined
   integer(name: string, range: { default: number; min: number; max: number }): number
-  oneOf(name: string, standard: string, allowed: readonly string[]): string
+  oneOf(name: string, fallback: string, allowed: readonly string[]): string
   /** A value that may stand in a file instead (`NAME_FILE`), as orchestrators mount secrets. */
   secret(name: string): string | undefined
   /** The value, if it is a URL of one of these protocols. */
@@ -37,17 +37,17 @@ export function readSettings(env: Environment): Settings {
     text,
     problem,
 
-    integer(name, { default: standard, min, max }) {
+    integer(name, { default: fallback, min, max }) {
       const value = text(name)
-      if (value === undefined) return standard
+      if (value === undefined) return fallback
       const number = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN
       if (number >= min && number <= max) return number
       problem(name, `must be a whole number from ${min} to ${max}`)
-      return standard
+      return fallback
     },
 
-    oneOf(name, standard, allowed) {
-      const value = text(name) ?? standard
+    oneOf(name, fallback, allowed) {
+      const value = text(name) ?? fallback
       if (!allowed.includes(value)) problem(name, `must be one of ${allowed.join(', ')}`)
       return value
     },

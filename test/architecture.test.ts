@@ -19,11 +19,11 @@ const mayImport: Record<string, readonly string[]> = {
   settings: [],
   config: ['settings'],
   plugins: [...areas, ...leaves, 'plugins', 'config'],
-  schemas: ['schemas', 'outcomes'],
-  routes: ['schemas', ...leaves],
+  schemas: ['schemas'],
+  routes: ['schemas', 'outcomes'],
   app: ['plugins', 'routes', 'config'],
   server: ['app', 'config'],
-  cli: ['app', 'db', 'config'],
+  cli: ['db', 'config'],
 }
 
 const withoutFramework = [...areas, ...leaves, 'settings', 'config']

@@ -56,7 +56,6 @@ function fileWith(t: Test, content: string): string {
 
 t.test('without any setting it is a service on the loopback with an embedded store', async (t) => {
   t.strictSame(loadConfig({}), {
-    production: false,
     host: '127.0.0.1',
     port: 3000,
     logLevel: 'info',
@@ -66,7 +65,7 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     revocation: { tailMs: 100, freshMs: 250 },
     issuer: 'http://localhost:3000',
     audience: 'http://localhost:3000',
-    clientId: 'latchkey',
+    firstPartyClientId: 'latchkey',
     accessTokenTtlSeconds: 900,
     refreshTokenTtlSeconds: 43_200,
     sessionTtlSeconds: 604_800,
@@ -98,7 +97,6 @@ t.test('every setting arrives where it belongs', async (t) => {
     FIRST_PARTY_CLIENT_ID: 'front',
   })
   t.strictSame(config, {
-    production: true,
     host: '::',
     port: 8080,
     logLevel: 'warn',
@@ -108,7 +106,7 @@ t.test('every setting arrives where it belongs', async (t) => {
     revocation: { tailMs: 50, freshMs: 500 },
     issuer: 'https://auth.test',
     audience: 'https://api.test',
-    clientId: 'front',
+    firstPartyClientId: 'front',
     accessTokenTtlSeconds: 60,
     refreshTokenTtlSeconds: 3600,
     sessionTtlSeconds: 7200,

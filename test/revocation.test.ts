@@ -8,7 +8,7 @@ import { createServerClock } from '../src/db/clock.ts'
 import { type Connection, connectPostgres } from '../src/db/connect.ts'
 import { migratePostgresSchema } from '../src/db/migrate.ts'
 import { revocations } from '../src/db/tables.ts'
-import { createCheck, type Verdict } from '../src/revocation/check.ts'
+import { createCheck } from '../src/revocation/check.ts'
 import type { RevocationEntry, TokenIdentity } from '../src/revocation/entries.ts'
 import { createIdTable } from '../src/revocation/id-table.ts'
 import { durably, record } from '../src/revocation/record.ts'
@@ -229,7 +229,7 @@ t.test('the tail', async (t) => {
     t.ok(tail.isFresh())
     await delay(70)
     t.notOk(tail.isFresh())
-    t.ok(await new Promise((done) => tail.catchUp(done)), 'a check that finds it stale makes it look')
+    t.ok(await tail.catchUp(), 'a check that finds it stale makes it look')
   })
 
   t.test('keeps all instances on the clock of Postgres, however wrong their own is', async (t) => {
@@ -256,7 +256,7 @@ t.test('the index', async (t) => {
         }) as Redis['mget'],
         pipeline: redis.pipeline.bind(redis),
       }))
-      const ask = (token: TokenIdentity) => new Promise<boolean | undefined>((done) => index.has(token, done))
+      const ask = index.has
 
       const first = ask(randomToken())
       while (trips.length === 0) await new Promise(setImmediate)
@@ -303,7 +303,7 @@ t.test(
     const tail = tailOn(t, connection)
     const index = await realIndex(t)
     const check = createCheck({ tail, index })
-    const ask = (token: TokenIdentity) => new Promise<Verdict>((done) => check(token, done))
+    const ask = check
     await tail.load()
     await tail.follow()
     for (const scopes of combinations([0, 1, 2, 3])) {
@@ -311,7 +311,7 @@ t.test(
       const chosen = (token: TokenIdentity) => scopes.map((i) => entriesFor(token)[i] as RevocationEntry)
       await write(connection, chosen(recorded))
       await index.write(chosen(indexed))
-      await delay(60)
+      await eventually(t, async () => tail.has(recorded))
       const name = chosen(neither)
         .map(({ scope }) => scope)
         .join(' + ')

@@ -209,7 +209,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       const { password } = randomUser()
       const rules = refusal(
         'invalid_request',
-        'A username has 3 to 64 visible characters, without spaces and colons.',
+        'A username has 3 to 64 visible characters, without spaces or colons.',
       )
       const names = {
         'nothing at all': '',
@@ -248,7 +248,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
 
     t.test('a password that may not be chosen is refused with a reason', async (t) => {
       const weak = refusal('weak_password', 'A password needs at least 15 characters.')
-      const long = refusal('invalid_request', 'A password has at most 256 characters.')
+      const long = refusal('invalid_request', 'A password may have at most 256 characters.')
       const cases: [string, string, Refusal][] = [
         ['nothing at all', '', weak],
         ['14 characters', 'p'.repeat(14), weak],

@@ -5,7 +5,6 @@ import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import type { Sessions, SessionTokens } from '../sessions/sessions.ts'
 import type { Passwords } from './passwords.ts'
-import { canonicalUsername } from './usernames.ts'
 import { findUserByName, type User } from './users.ts'
 
 export interface LoginRequest {
@@ -36,7 +35,7 @@ export function createLogin({ db, passwords, sessions, audit }: LoginOptions): L
    *   new password or a ban that was faster wins, and a mere re-hash by a login next to this one does no harm
    */
   async function attempt({ username, password, remember = false }: LoginRequest, origin: Origin) {
-    const user = await findClaimedUser(username)
+    const user = await findUserByName(db, username)
     const matches = await passwords.verify(user?.passwordHash, password)
     if (!user) throw refused('unknown', origin)
     if (!matches) throw refused('wrong_password', origin, user)
@@ -47,7 +46,8 @@ export function createLogin({ db, passwords, sessions, audit }: LoginOptions): L
       const [current] = await tx.select().from(users).where(eq(users.id, user.id)).for('update')
       if (!current || !isUnchanged(user, current)) return undefined
       if (newHash) await tx.update(users).set({ passwordHash: newHash }).where(eq(users.id, user.id))
-      return await sessions.start(tx, { ...current, amr: ['pwd'], acr: 'aal1', remember })
+      const { id, generation, roles } = current
+      return await sessions.start(tx, { id, generation, roles, amr: ['pwd'], acr: 'aal1', remember })
     })
     if (tokens) audit.record({ event: 'login.succeeded', sub: user.id, sid: tokens.session_id }, origin)
     return tokens
@@ -56,11 +56,6 @@ export function createLogin({ db, passwords, sessions, audit }: LoginOptions): L
   function refused(reason: LoginFailure, origin: Origin, user?: User): Outcome {
     audit.record({ event: 'login.failed', reason, ...(user && { sub: user.id }) }, origin)
     return new Outcome('invalid_credentials', { reason })
-  }
-
-  async function findClaimedUser(username: string): Promise<User | undefined> {
-    const canonical = canonicalUsername(username)
-    return canonical === undefined ? undefined : await findUserByName(db, canonical)
   }
 }
 

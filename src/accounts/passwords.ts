@@ -23,11 +23,11 @@ export interface PasswordsOptions {
   parallelism: number
   /** Hashes at a time: each takes a thread of libuv's pool, which others need too. */
   concurrency: number
-  /** How many may wait for their turn; who comes later is turned away. */
+  /** How many may wait for their turn; later callers are turned away. */
   queueMax: number
 }
 
-export const passwordMaxLength = 256
+const passwordMaxLength = 256
 
 /** Every character counts, and however a keyboard composes it, it is the same character. */
 const canonical = (password: string) => password.normalize('NFC')
@@ -55,7 +55,7 @@ export async function createPasswords(options: PasswordsOptions): Promise<Passwo
       }
       if (length > passwordMaxLength) {
         throw new Outcome('invalid_request', {
-          detail: `A password has at most ${passwordMaxLength} characters.`,
+          detail: `A password may have at most ${passwordMaxLength} characters.`,
         })
       }
     },

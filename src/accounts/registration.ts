@@ -30,7 +30,7 @@ export function createRegistration({ db, clock, passwords, audit }: Registration
     const canonical = canonicalUsername(username)
     if (canonical === undefined) {
       throw new Outcome('invalid_request', {
-        detail: `A username has ${usernameLength.min} to ${usernameLength.max} visible characters, without spaces and colons.`,
+        detail: `A username has ${usernameLength.min} to ${usernameLength.max} visible characters, without spaces or colons.`,
       })
     }
     passwords.assertAcceptable(password)

@@ -1,6 +1,7 @@
 import { eq } from 'drizzle-orm'
 import type { Database } from '../db/connect.ts'
 import { users } from '../db/tables.ts'
+import { canonicalUsername } from './usernames.ts'
 
 export type User = typeof users.$inferSelect
 
@@ -21,8 +22,11 @@ export const accountOf = ({ id, username, email, roles, createdAt }: User): Acco
   created_at: createdAt.toISOString(),
 })
 
-export async function findUserByName(db: Database, canonicalUsername: string): Promise<User | undefined> {
-  const [user] = await db.select().from(users).where(eq(users.username, canonicalUsername))
+/** By any spelling of the name. */
+export async function findUserByName(db: Database, username: string): Promise<User | undefined> {
+  const canonical = canonicalUsername(username)
+  if (canonical === undefined) return undefined
+  const [user] = await db.select().from(users).where(eq(users.username, canonical))
   return user
 }
 

@@ -18,7 +18,7 @@ export type AuditEvent =
       reason: string
       subjects: readonly string[]
     }
-  | { event: 'revocation.recorded_late'; reason: string }
+  | { event: 'revocation.recorded_late' | 'revocation.dropped'; reason: string }
   | { event: 'signing_key.created'; kid: string }
 
 export interface Audit {

@@ -64,12 +64,12 @@ export function misshapenClaim(payload: Record<string, unknown>): string | undef
   return undefined
 }
 
-/** Whether a token's life is over, `tolerance` seconds for a verifier's slow clock included (RFC 7519 §4.1.4). */
+/** Whether a token's life is over (RFC 7519 §4.1.4). `now` is in seconds since the epoch, `tolerance` in seconds. */
 export function isExpired(claims: Pick<AccessTokenClaims, 'exp'>, now: number, tolerance: number): boolean {
   return now >= claims.exp + tolerance
 }
 
-/** Whether a token was issued in the verifier's future, further than its clock can be wrong. */
+/** Whether a token was issued in the verifier's future, further than its clock can be wrong. The same units. */
 export function isFromTheFuture(
   claims: Pick<AccessTokenClaims, 'iat'>,
   now: number,

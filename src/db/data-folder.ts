@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { takeLock } from './folder-lock.ts'
+import { lockFolder } from './folder-lock.ts'
 
 export interface DataFolder {
   postgresFolder: string
@@ -14,7 +14,7 @@ export interface DataFolder {
 /** @throws Error with one clear line if another process has the folder open */
 export async function openDataFolder(folder: string): Promise<DataFolder> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
-  const lock = await takeLock(folder)
+  const lock = await lockFolder(folder)
   return {
     postgresFolder: join(folder, 'postgres'),
     keyEncryptionSecret: await readOrMakeSecret(join(folder, 'key-encryption-secret')),

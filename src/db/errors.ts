@@ -9,31 +9,38 @@ const network = /^(ECONN\w+|ETIMEDOUT|EPIPE|EHOST\w+|ENET\w+|EAI_AGAIN|ENOTFOUND
 const noConnection =
   /^(timeout exceeded when trying to connect|Connection terminated|Query read timeout|Cannot use a pool)|not queryable$/
 
+/** What Node and pg hang on their errors. */
+interface DriverError {
+  name?: string
+  message?: string
+  stack?: string
+  /** A SQLSTATE, or what the network says. */
+  code?: string
+  constraint?: string
+}
+
+/** The driver's own error. Drizzle's wrapper repeats every parameter in its message and must never be logged. */
+export function driverError(error: unknown): DriverError {
+  return (error instanceof DrizzleQueryError ? error.cause : error) ?? {}
+}
+
 /** Whether an error means that the database cannot be reached or cannot answer now. Everything else is a bug. */
 export function isDatabaseUnavailable(error: unknown): boolean {
-  const cause = databaseError(error)
-  if (!(cause instanceof Error)) return false
-  const code = String((cause as { code?: unknown }).code ?? '')
-  return network.test(code) || temporary.test(code) || noConnection.test(cause.message)
+  const { code = '', message = '' } = driverError(error)
+  return network.test(code) || temporary.test(code) || noConnection.test(message)
 }
 
 /** Whether an insert met a row that has the same value under this unique constraint. */
 export function isUniqueViolation(error: unknown, constraint: string): boolean {
-  const cause = databaseError(error) as { code?: unknown; constraint?: unknown } | undefined
-  return cause?.code === '23505' && cause.constraint === constraint
-}
-
-/** In one line, for who starts the service: what keeps it from its database, without statement or URL. */
-export function explainDatabaseError(error: unknown): string {
-  const cause = databaseError(error) as { code?: unknown; message?: string }
-  return `the database (DATABASE_URL) cannot be used: ${cause.message || cause.code}`
+  const found = driverError(error)
+  return found.code === '23505' && found.constraint === constraint
 }
 
 /** Whether the role of this connection may not do that. */
-export const isNotPermitted = (error: unknown): boolean =>
-  (databaseError(error) as { code?: unknown }).code === '42501'
+export const isNotPermitted = (error: unknown): boolean => driverError(error).code === '42501'
 
-/** The driver's own error. Drizzle's wrapper repeats every parameter in its message and must never be logged. */
-export function databaseError(error: unknown): unknown {
-  return error instanceof DrizzleQueryError ? error.cause : error
+/** In one line, for anyone who starts the service: what keeps it from its database, without statement or URL. */
+export function explainDatabaseError(error: unknown): string {
+  const { message, code } = driverError(error)
+  return `the database (DATABASE_URL) cannot be used: ${message || code}`
 }

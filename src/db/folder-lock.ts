@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 
 /** @throws Error with one clear line if another process holds the folder */
-export async function takeLock(folder: string): Promise<Server> {
+export async function lockFolder(folder: string): Promise<Server> {
   return await withShortPath(folder, async (short) => {
     const unnamed = `lock-${randomBytes(6).toString('hex')}`
     const lock = await listen(join(short, unnamed))
@@ -20,7 +20,7 @@ export async function takeLock(folder: string): Promise<Server> {
         const last = Math.max(0, ...(await lockNumbers(folder)))
         if (last > 0 && (await answers(join(short, `lock.${last}`))))
           throw new Error(`${folder} is in use by another latchkey process`)
-        if (!(await name(join(folder, unnamed), join(folder, `lock.${last + 1}`)))) continue
+        if (!(await claimName(join(folder, unnamed), join(folder, `lock.${last + 1}`)))) continue
         const others = (await lockNumbers(folder)).filter((number) => number !== last + 1)
         if (others.some((number) => number > last)) continue
         for (const number of others) await rm(join(folder, `lock.${number}`), { force: true })
@@ -41,7 +41,7 @@ async function lockNumbers(folder: string): Promise<number[]> {
 }
 
 /** @returns whether the name was still to be had */
-async function name(path: string, newPath: string): Promise<boolean> {
+async function claimName(path: string, newPath: string): Promise<boolean> {
   try {
     await link(path, newPath)
     return true

@@ -95,6 +95,14 @@ export const revocationHead = pgTable(
   (table) => [check('one_row', sql`${table.id} = 1`)],
 )
 
+/** The public members of an elliptic-curve key (RFC 7518 §6.2.1). */
+export interface EcPublicJwk {
+  kty: string
+  crv: string
+  x: string
+  y: string
+}
+
 export const signingKeys = pgTable(
   'signing_keys',
   {
@@ -102,8 +110,8 @@ export const signingKeys = pgTable(
     kid: text().primaryKey(),
     alg: text({ enum: ['ES256'] }).notNull(),
     state: text({ enum: ['next', 'active', 'retiring', 'removed'] }).notNull(),
-    publicJwk: jsonb('public_jwk').$type<{ kty: string; crv: string; x: string; y: string }>().notNull(),
-    /** PKCS #8, sealed (db/sealing). */
+    publicJwk: jsonb('public_jwk').$type<EcPublicJwk>().notNull(),
+    /** PKCS #8 in PEM, sealed (db/sealing). */
     sealedPrivateKey: bytea('sealed_private_key').notNull(),
     createdAt: moment('created_at').notNull(),
   },

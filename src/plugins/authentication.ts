@@ -1,5 +1,5 @@
-/** The guard of every route that needs an access token: who stands inside the scope that has it is guarded. */
-import type { FastifyInstance, FastifyRequest, onRequestHookHandler } from 'fastify'
+/** The guard of every route that needs an access token: routes registered inside its scope are guarded. */
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { presentedToken } from '../bearer/authorization-header.ts'
 import { type AccessToken, isExpired } from '../bearer/claims.ts'
@@ -10,9 +10,9 @@ import { Outcome } from '../outcomes.ts'
 declare module 'fastify' {
   interface FastifyInstance {
     /** For onRequest: lets through live tokens only, by the Bearer table of the README. */
-    authenticate: onRequestHookHandler
-    /** For onRequest of who ends sessions: a token that was ours is enough, expired or revoked. */
-    recognise: onRequestHookHandler
+    authenticate(request: FastifyRequest): Promise<void>
+    /** For onRequest of routes that end sessions: a token that was ours is enough, expired or revoked. */
+    recognise(request: FastifyRequest): Promise<void>
   }
   interface FastifyRequest {
     /** Behind a guard: the token that was let through. */
@@ -38,29 +38,19 @@ export default fp(
       return await inspectToken(request, presented.token)
     }
 
-    app.decorate('recognise', (request, _reply, done) => {
-      inspectPresented(request)
-        .then((token) => {
-          request.accessToken = token
-          done()
-        })
-        .catch(done)
+    app.decorate('recognise', async (request: FastifyRequest) => {
+      request.accessToken = await inspectPresented(request)
     })
 
-    app.decorate('authenticate', (request, _reply, done) => {
-      inspectPresented(request)
-        .then((token) => {
-          const { kid, claims } = token
-          if (isExpired(claims, inSeconds(clock), config.clockToleranceSeconds))
-            throw new Outcome('token_expired')
-          check({ kid, ...claims }, (verdict) => {
-            if (verdict !== 'live')
-              return done(new Outcome(verdict === 'revoked' ? 'token_revoked' : 'revocation_unknown'))
-            request.accessToken = token
-            done()
-          })
-        })
-        .catch(done)
+    app.decorate('authenticate', async (request: FastifyRequest) => {
+      const token = await inspectPresented(request)
+      const { kid, claims } = token
+      if (isExpired(claims, inSeconds(clock), config.clockToleranceSeconds))
+        throw new Outcome('token_expired')
+      const verdict = await check({ kid, ...claims })
+      if (verdict === 'revoked') throw new Outcome('token_revoked')
+      if (verdict === 'unknown') throw new Outcome('revocation_unknown')
+      request.accessToken = token
     })
   },
   { name: 'authentication', dependencies: ['clock', 'revocation', 'token-inspection'] },

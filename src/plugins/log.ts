@@ -1,6 +1,6 @@
 import type { FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
-import { databaseError } from '../db/errors.ts'
+import { driverError } from '../db/errors.ts'
 
 export interface LogOptions {
   level: string
@@ -19,6 +19,6 @@ export const logging = ({
 
 /** Drivers hang much on their errors that must not be told: rows, commands with their arguments, whole clients. */
 function describeError(error: Error) {
-  const { name, message, code, stack = '' } = databaseError(error) as NodeJS.ErrnoException
+  const { name = 'Error', message = '', code, stack = '' } = driverError(error)
   return { type: name, message, code, stack }
 }

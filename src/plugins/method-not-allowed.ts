@@ -4,6 +4,13 @@ import type { FastifyInstance, HTTPMethods } from 'fastify'
 import fp from 'fastify-plugin'
 import { Outcome } from '../outcomes.ts'
 
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Call once, when all routes are there. */
+    refuseOtherMethods(): void
+  }
+}
+
 export default fp(
   async function methodNotAllowed(app: FastifyInstance) {
     const methodsOf = new Map<string, Set<string>>()
@@ -35,10 +42,3 @@ export default fp(
   },
   { name: 'method-not-allowed' },
 )
-
-declare module 'fastify' {
-  interface FastifyInstance {
-    /** Call once, when all routes are there. */
-    refuseOtherMethods(): void
-  }
-}

@@ -12,7 +12,7 @@ interface Presentation {
 }
 
 export const presentations: Record<OutcomeCode, Presentation> = {
-  invalid_request: { status: 400, detail: 'The request is not as it should be.' },
+  invalid_request: { status: 400, detail: 'The request is invalid.' },
   malformed_authorization: {
     status: 400,
     detail: 'Send one Authorization header with one token: Bearer <token>.',
@@ -28,7 +28,7 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   },
   token_revoked: {
     status: 401,
-    detail: 'This access token was taken back: try one refresh, then log in again.',
+    detail: 'This access token has been revoked: try one refresh, then log in again.',
     challenge: 'invalid_token',
   },
   not_found: { status: 404, detail: 'There is nothing here.' },
@@ -38,17 +38,17 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   },
   request_timeout: { status: 408, detail: 'The request did not arrive in time.' },
   username_taken: { status: 409, detail: 'Somebody has this username already.' },
-  payload_too_large: { status: 413, detail: 'A body has at most 16 kB.' },
+  payload_too_large: { status: 413, detail: 'A body may be at most 16 kB.' },
   unsupported_media_type: { status: 415, detail: 'Bodies are sent as application/json.' },
   expectation_failed: { status: 417, detail: 'The only expectation met here is 100-continue.' },
   weak_password: { status: 422, detail: 'This password is too easy to guess.' },
-  headers_too_large: { status: 431, detail: 'The headers together have at most 16 kB.' },
+  headers_too_large: { status: 431, detail: 'The headers together may be at most 16 kB.' },
   internal_error: { status: 500, detail: 'Something went wrong here. The log knows more, by request_id.' },
-  overloaded: { status: 503, detail: 'Too many people are logging in at once: try again in a moment.' },
+  overloaded: { status: 503, detail: 'Too many passwords are being checked at once: try again in a moment.' },
   unavailable: { status: 503, detail: 'Something this needs cannot be reached: try again in a moment.' },
   revocation_unknown: {
     status: 503,
-    detail: 'Whether this token was taken back cannot be told now: try again in a moment.',
+    detail: 'Whether this token has been revoked cannot be determined now: try again in a moment.',
   },
 }
 

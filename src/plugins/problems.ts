@@ -2,6 +2,7 @@
  * The one place where failures become replies: whatever is thrown, wherever, leaves as `application/problem+json`
  * (RFC 9457) with a code of the closed list. Nobody else builds an error reply.
  */
+import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
@@ -21,12 +22,8 @@ const foreignCodes: Record<string, OutcomeCode> = {
   ERR_HTTP_REQUEST_TIMEOUT: 'request_timeout',
 }
 
-export interface ProblemsOptions {
-  nextRequestId(): string
-}
-
 export default fp(
-  async function problems(app: FastifyInstance, { nextRequestId }: ProblemsOptions) {
+  async function problems(app: FastifyInstance) {
     app.setErrorHandler(replyWithProblem)
     app.setNotFoundHandler(() => {
       throw new Outcome('not_found')
@@ -36,11 +33,9 @@ export default fp(
       if (raw.headers.host === undefined && raw.httpVersion !== '1.0') done(new Outcome('invalid_request'))
       else done()
     })
-    app.server.on('connect', (_request, socket) =>
-      answerClientError(new Error('CONNECT'), socket as Socket, nextRequestId()),
-    )
+    app.server.on('connect', (_request, socket) => answerClientError(new Error('CONNECT'), socket as Socket))
     app.server.on('checkExpectation', (_request, response) => {
-      const { status, headers, body } = bareReply(new Outcome('expectation_failed'), nextRequestId())
+      const { status, headers, body } = bareReply(new Outcome('expectation_failed'))
       response.writeHead(status, headers).end(body)
     })
   },
@@ -69,10 +64,10 @@ export function replyWithProblem(error: unknown, request: FastifyRequest, reply:
 }
 
 /** For Node, where what came is not a request: it has a socket, and Fastify knows nothing of it. */
-export function answerClientError(error: NodeJS.ErrnoException, socket: Socket, requestId: string): void {
+export function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) return
   const outcome = new Outcome(foreignCodes[error.code ?? ''] ?? 'invalid_request')
-  const { status, headers, body } = bareReply(outcome, requestId)
+  const { status, headers, body } = bareReply(outcome)
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
   socket.end([`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, ...lines, '', body].join('\r\n'))
 }
@@ -90,8 +85,8 @@ function outcomeOf(error: unknown): Outcome {
   return new Outcome('internal_error', { cause: error })
 }
 
-function bareReply(outcome: Outcome, requestId: string) {
-  const body = problemOf(outcome, requestId)
+function bareReply(outcome: Outcome) {
+  const body = problemOf(outcome, randomUUID())
   const headers = {
     'Content-Type': problemMediaType,
     'Content-Length': Buffer.byteLength(body),

@@ -3,20 +3,18 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.ts'
 import { createCheck, type RevocationCheck } from '../revocation/check.ts'
+import { createMode, type RevocationMode } from '../revocation/mode.ts'
 import { announceFreshness } from '../revocation/record.ts'
 import { createRedisIndex } from '../revocation/redis-index.ts'
 import { createRevoker, type Revoke } from '../revocation/revoke.ts'
 import { createTail } from '../revocation/tail.ts'
-
-/** What answers the checks now. */
-export type RevocationMode = 'tail and index' | 'tail' | 'index' | 'none'
 
 declare module 'fastify' {
   interface FastifyInstance {
     revocation: {
       check: RevocationCheck
       revoke: Revoke
-      mode(): { mode: RevocationMode; missing: ('postgres' | 'redis')[] }
+      mode(): RevocationMode
     }
   }
 }
@@ -67,16 +65,7 @@ export default fp(
     app.decorate('revocation', {
       check: createCheck({ tail, index }),
       revoke: revoker.revoke,
-      mode() {
-        const [record, known] = [tail.isFresh(), index?.isKnown() ?? false]
-        return {
-          mode: record ? (known ? 'tail and index' : 'tail') : known ? 'index' : 'none',
-          missing: [
-            ...(record ? [] : (['postgres'] as const)),
-            ...(index && !known ? (['redis'] as const) : []),
-          ],
-        }
-      },
+      mode: createMode({ tail, index }),
     })
   },
   { name: 'revocation', dependencies: ['clock', 'audit', 'database', 'redis'] },

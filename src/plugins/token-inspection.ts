@@ -23,12 +23,13 @@ declare module 'fastify' {
     inspectToken(request: FastifyRequest, token: string): Promise<AccessToken>
   }
   interface FastifyRequest {
-    presentedToken: string
+    /** Handed to @fastify/jwt, which takes a token from a request only. */
+    tokenToVerify: string
   }
 }
 
 interface DecodedToken {
-  header: { kid?: unknown; alg?: unknown }
+  header: { kid?: unknown }
   payload: Record<string, unknown>
 }
 
@@ -47,10 +48,10 @@ export default fp(
       return key
     }
 
-    app.decorateRequest('presentedToken', '')
+    app.decorateRequest('tokenToVerify', '')
     await app.register(fastifyJwt, {
       // The types know only secrets that are sent through a callback.
-      secret: { public: findKey as unknown as Secret, private: '' },
+      secret: { public: findKey as unknown as Secret },
       decode: { complete: true },
       verify: {
         algorithms: ['ES256'],
@@ -59,14 +60,12 @@ export default fp(
         allowedAud: config.audience,
         ignoreExpiration: true,
         complete: true,
-        // A failure is told to the one who asked and kept for nobody.
-        errorCacheTTL: 0,
-        extractToken: (request) => request.presentedToken,
+        extractToken: (request) => request.tokenToVerify,
       },
     })
 
     app.decorate('inspectToken', async (request: FastifyRequest, token: string) => {
-      request.presentedToken = token
+      request.tokenToVerify = token
       const { header, payload } = await verify(request)
       // Exactly alg, kid and typ: what else could stand there, such as crit, nobody here understands.
       if (Object.keys(header).length !== 3) throw new Outcome('token_invalid', { reason: 'header' })

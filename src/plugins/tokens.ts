@@ -12,7 +12,7 @@ declare module 'fastify' {
 }
 
 export interface TokensOptions {
-  config: Pick<Config, 'issuer' | 'audience' | 'clientId' | 'accessTokenTtlSeconds'>
+  config: Pick<Config, 'issuer' | 'audience' | 'firstPartyClientId' | 'accessTokenTtlSeconds'>
 }
 
 export default fp(
@@ -28,7 +28,7 @@ export default fp(
         clock,
         issuer: config.issuer,
         audience: config.audience,
-        clientId: config.clientId,
+        clientId: config.firstPartyClientId,
         ttlSeconds: config.accessTokenTtlSeconds,
       }),
     )

@@ -23,9 +23,21 @@ export interface TokenIdentity {
 }
 
 /** Entries outlive what they refuse by this much, so that no difference between clocks revives it. */
-export const marginSeconds = 300
+const marginSeconds = 300
 
-export const generationSubject = (sub: string, ver: number): string => `${sub}:${ver}`
+/** @param lastExp the greatest `exp` of any access token issued under the session */
+export const sessionEntry = (sid: string, lastExp: number): RevocationEntry => ({
+  scope: 'session',
+  subject: sid,
+  expiresAt: lastExp + marginSeconds,
+})
+
+const generationSubject = (sub: string, ver: number): string => `${sub}:${ver}`
+
+export function parseGenerationSubject(subject: string): { sub: string; ver: number } {
+  const [sub = '', ver] = subject.split(':')
+  return { sub, ver: Number(ver) }
+}
 
 /** The subjects whose revocation refuses this token, scope by scope. */
 export function subjectsOf(token: TokenIdentity): Record<RevocationScope, string> {

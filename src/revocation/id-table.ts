@@ -59,6 +59,7 @@ export function createIdTable(now: () => number): IdTable {
     let live = 0
     for (let at = 4; at < old.length; at += words) if ((old[at] as number) > today) live++
     slots = smallest
+    // Leaves room to grow before the next rebuild.
     while (live + 1 > slots * maxLoad * 0.6) slots *= 2
     cells = new Uint32Array(slots * words)
     size = 0
@@ -73,7 +74,8 @@ export function createIdTable(now: () => number): IdTable {
     add(id, version, expiresAt) {
       if (size + 1 > slots * maxLoad) rebuild()
       parse(id, version)
-      put(Math.max(1, Math.ceil(expiresAt)))
+      // 32 bits reach the year 2106; 0 marks a free slot.
+      put(Math.min(0xffff_ffff, Math.max(1, Math.ceil(expiresAt))))
     },
     has(id, version) {
       parse(id, version)

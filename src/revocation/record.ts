@@ -119,12 +119,15 @@ export async function findEntriesFrom(
       serverTime: sql`extract(epoch from clock_timestamp()) * 1000`.mapWith(Number),
       ...entryColumns,
     })
+    // One row even where there is no entry: the time is wanted all the same.
     .from(sql`(values (1)) as one`)
     .leftJoin(revocations, gte(revocations.seq, seq))
     .orderBy(asc(revocations.seq))
     .limit(limit)
+  const [first] = rows
+  if (!first) throw new Error('Postgres answered without a row')
   return {
-    serverTime: rows[0]?.serverTime ?? Number.NaN,
+    serverTime: first.serverTime,
     entries: rows.filter((row): row is RecordedEntry & { serverTime: number } => row.seq !== null),
   }
 }

@@ -10,7 +10,7 @@ export interface RevocationIndex {
   /** Writes entries; keys that exist keep the longer life. @throws if Redis did not take all of them */
   write(entries: readonly RevocationEntry[]): Promise<void>
   /** Asks in the next round trip; undefined when the index cannot tell. */
-  has(token: TokenIdentity, done: (dead: boolean | undefined) => void): void
+  has(token: TokenIdentity): Promise<boolean | undefined>
   isKnown(): boolean
   /** Resolves when it is clear whether the index answers; keeps looking until stopped. */
   start(): Promise<void>
@@ -71,7 +71,7 @@ export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions):
   }
 
   function schedule(): void {
-    if (inFlight || waiting.length === 0) return
+    if (inFlight || keys.length === 0) return
     inFlight = true
     setImmediate(send)
   }
@@ -114,12 +114,12 @@ export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions):
       }
     },
 
-    has(token, done) {
-      if (!known) return done(undefined)
+    async has(token) {
+      if (!known) return undefined
       const subjects = subjectsOf(token)
       for (const scope of scopes) keys.push(keyOf(scope, subjects[scope]))
-      waiting.push(done)
       schedule()
+      return await new Promise((done) => waiting.push(done))
     },
 
     isKnown: () => known,

@@ -40,8 +40,8 @@ export interface Revoker {
 
 export interface RevokerOptions {
   db: Database
-  tail: Tail
-  index: RevocationIndex | undefined
+  tail: Pick<Tail, 'add' | 'catchUp'>
+  index: Pick<RevocationIndex, 'write'> | undefined
   audit: Audit
   /** False where this process is the only one: then there is nobody to wait for. */
   holds: boolean
@@ -53,6 +53,7 @@ const retryMs = 500
 /** Unrecorded revocations kept for later. None of them was acknowledged, so what does not fit may be dropped. */
 const maxUnrecorded = 10_000
 
+/** Stop it before its database closes. */
 export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions): Revoker {
   const unrecorded: Revocation[] = []
   let retry: NodeJS.Timeout | undefined
@@ -97,15 +98,13 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
     )
     const [indexed, indexedAgain] = await Promise.all([indexing, writeIndex(longer), delay(committed.holdMs)])
     // Others may only be behind by as much as was waited for if the record still answers them, so somebody must know.
-    if (!(indexed && indexedAgain) && !(await isCaughtUp())) {
+    if (!(indexed && indexedAgain) && !(await tail.catchUp())) {
       throw new Outcome('unavailable', {
         detail: 'The revocation is recorded, but not yet known everywhere.',
       })
     }
     audit.record({ event: 'revocation.acknowledged', reason, subjects }, origin)
   }
-
-  const isCaughtUp = () => new Promise<boolean>((done) => tail.catchUp(done))
 
   function remember(revocation: Revocation): void {
     if (unrecorded.length >= maxUnrecorded) unrecorded.shift()
@@ -119,9 +118,13 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
         const { recorded } = await commit(next)
         tail.add(recorded)
         await writeIndex(recorded)
-      } catch {
-        unrecorded.unshift(next)
-        break
+      } catch (error) {
+        if (isDatabaseUnavailable(error)) {
+          unrecorded.unshift(next)
+          break
+        }
+        audit.record({ event: 'revocation.dropped', reason: next.reason }, next.origin)
+        continue
       }
       audit.record({ event: 'revocation.recorded_late', reason: next.reason }, next.origin)
     }

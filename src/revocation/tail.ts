@@ -6,7 +6,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
-import type { RevocationEntry, TokenIdentity } from './entries.ts'
+import { parseGenerationSubject, type RevocationEntry, type TokenIdentity } from './entries.ts'
 import { createIdTable } from './id-table.ts'
 import { beginning, findEntriesFrom, findHead, findLiveEntries, type Position } from './record.ts'
 
@@ -22,7 +22,7 @@ export interface Tail {
   /** Whether all that was committed more than `freshMs` ago is here. */
   isFresh(): boolean
   /** Tells, after at most `patienceMs`, whether the tail is fresh: by the look under way, or by a new one. */
-  catchUp(done: (fresh: boolean) => void): void
+  catchUp(): Promise<boolean>
   readonly size: number
 }
 
@@ -50,6 +50,7 @@ interface Moment {
 const rightNow = (): Moment => ({ steady: performance.now(), wall: Date.now() })
 const ageOf = (then: Moment): number => Math.max(performance.now() - then.steady, Date.now() - then.wall)
 
+/** A tail that is empty and not fresh until it is loaded. */
 export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOptions): Tail {
   const ids = createIdTable(() => inSeconds(clock))
   const kids = new Set<string>()
@@ -64,8 +65,10 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
   function add(entries: readonly RevocationEntry[]): void {
     for (const { scope, subject, expiresAt } of entries) {
       if (scope === 'key') kids.add(subject)
-      else if (scope === 'generation') ids.add(subject.slice(0, 36), Number(subject.slice(37)), expiresAt)
-      else ids.add(subject, 0, expiresAt)
+      else if (scope === 'generation') {
+        const { sub, ver } = parseGenerationSubject(subject)
+        ids.add(sub, ver, expiresAt)
+      } else ids.add(subject, 0, expiresAt)
     }
   }
 
@@ -144,14 +147,14 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
     },
     has: ({ jti, sid, sub, ver, kid }) =>
       ids.has(jti, 0) || ids.has(sid, 0) || ids.has(sub, ver) || kids.has(kid),
-    catchUp(done) {
-      if (isFresh()) return done(true)
-      // While the record does not answer, its followers ask for it, not every request anew.
-      if (inFlight === undefined && lastSent && ageOf(lastSent) < intervalMs) return done(false)
+    async catchUp() {
+      if (isFresh()) return true
+      // While the record does not answer, the follower asks for it, not every request anew.
+      if (inFlight === undefined && lastSent && ageOf(lastSent) < intervalMs) return false
       const looked = look()
       const left = patienceMs - ageOf(lastSent as Moment)
-      if (left <= 0) return done(false)
-      void Promise.race([looked, delay(left)]).then(() => done(isFresh()))
+      if (left > 0) await Promise.race([looked, delay(left)])
+      return isFresh()
     },
     get size() {
       return ids.size + kids.size

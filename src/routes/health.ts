@@ -5,8 +5,8 @@ import { Live, Ready } from '../schemas/health.ts'
 export const healthRoutes: FastifyPluginAsyncTypebox = async (app) => {
   app.get('/health/live', { schema: { response: { 200: Live } } }, async () => ({ status: 'live' as const }))
 
-  // Ready is who can tell live tokens from dead ones: with one store away that is still so, and turning requests away
-  // then would make an outage of what is none.
+  // An instance is ready while it can tell live tokens from dead ones. Refusing traffic for one lost store would turn a
+  // degradation into an outage.
   app.get('/health/ready', { schema: { response: { 200: Ready } } }, async () => {
     const { mode, missing } = app.revocation.mode()
     if (mode === 'none') throw new Outcome('unavailable', { detail: `Missing: ${missing.join(', ')}.` })

@@ -6,7 +6,7 @@ import type { AccessToken } from '../bearer/claims.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { refreshTokens, sessions } from '../db/tables.ts'
-import { marginSeconds, type RevocationEntry } from '../revocation/entries.ts'
+import { sessionEntry } from '../revocation/entries.ts'
 import type { Revoke } from '../revocation/revoke.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
@@ -45,13 +45,14 @@ export interface SessionsOptions {
   /** The longest a refresh token waits to be used, and the longest a session lasts, in seconds. */
   idleSeconds: number
   absoluteSeconds: number
-  /** Both, for who asked to be remembered. */
+  /** Both, with `remember`. */
   rememberSeconds: number
 }
 
 const momentOf = (seconds: number) => new Date(seconds * 1000)
 const secondsOf = (moment: Date) => Math.ceil(moment.getTime() / 1000)
 
+/** Sessions live in Postgres alone; what ends them is a revocation. */
 export function createSessions(options: SessionsOptions): Sessions {
   const { clock, accessTokens, revoke, idleSeconds, absoluteSeconds, rememberSeconds } = options
 
@@ -99,30 +100,20 @@ export function createSessions(options: SessionsOptions): Sessions {
     },
 
     async end({ claims: { sid, exp } }, origin) {
-      const entry: RevocationEntry = {
-        scope: 'session',
-        subject: sid,
-        expiresAt: Math.max(exp, accessTokens.latestExpiry()) + marginSeconds,
-      }
+      const lastExp = Math.max(exp, accessTokens.latestExpiry())
       await revoke({
-        entries: [entry],
+        entries: [sessionEntry(sid, lastExp)],
         reason: 'logout',
         origin,
         async within(tx) {
           const [session] = await tx.select().from(sessions).where(eq(sessions.id, sid)).for('update')
-          if (!session) return [entry]
-          if (session.endedAt) return []
+          if (session?.endedAt) return []
           await tx
             .update(sessions)
             .set({ endedAt: new Date(clock.now()) })
             .where(eq(sessions.id, sid))
           // Another instance may issue longer tokens than this one.
-          return [
-            {
-              ...entry,
-              expiresAt: Math.max(entry.expiresAt, secondsOf(session.accessExpMax) + marginSeconds),
-            },
-          ]
+          return [sessionEntry(sid, Math.max(lastExp, session ? secondsOf(session.accessExpMax) : 0))]
         },
       })
     },

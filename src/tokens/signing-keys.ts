@@ -1,25 +1,17 @@
 /**
  * The keys that sign access tokens: shared by all instances through Postgres, the private part sealed at rest.
  */
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { ne } from 'drizzle-orm'
 import { createSigner } from 'fast-jwt'
 import type { Audit } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import type { Sealer } from '../db/sealing.ts'
-import { signingKeys } from '../db/tables.ts'
-
-/** The public members of an elliptic-curve key (RFC 7518 §6.2.1). */
-interface EcMembers {
-  kty: string
-  crv: string
-  x: string
-  y: string
-}
+import { type EcPublicJwk, signingKeys } from '../db/tables.ts'
+import { generateKeyPair, publicKeyPem } from './key-pair.ts'
 
 /** A public key as RFC 7517 writes it, ready to publish. */
-export interface PublicJwk extends EcMembers {
+export interface PublicJwk extends EcPublicJwk {
   kid: string
   alg: string
   use: 'sig'
@@ -30,6 +22,7 @@ export interface SigningKeys {
   sign(claims: object): string
   /** The public key of a `kid` as PEM, or undefined if no such key may be trusted. An unknown kid re-reads the keys, rarely. */
   findPublicKey(kid: string): Promise<string | undefined>
+  /** The keys that verifiers may trust (RFC 7517 §5). */
   jwks(): { keys: PublicJwk[] }
 }
 
@@ -66,7 +59,11 @@ export async function createSigningKeys({
 
   async function load(): Promise<LoadedKeys> {
     const startedAt = performance.now()
-    const rows = await db.select().from(signingKeys).where(ne(signingKeys.state, 'removed'))
+    const rows = await db
+      .select()
+      .from(signingKeys)
+      .where(ne(signingKeys.state, 'removed'))
+      .orderBy(signingKeys.createdAt, signingKeys.kid)
     const active = rows.find((row) => row.state === 'active')
     if (!active) {
       await createFirst()
@@ -80,15 +77,7 @@ export async function createSigningKeys({
         kid: active.kid,
         header: { alg: active.alg, typ: 'at+jwt' },
       }) as (claims: object) => string,
-      publicKeys: new Map(
-        rows.map(({ kid, publicJwk }) => [
-          kid,
-          createPublicKey({ key: publicJwk, format: 'jwk' }).export({
-            type: 'spki',
-            format: 'pem',
-          }) as string,
-        ]),
-      ),
+      publicKeys: new Map(rows.map(({ kid, publicJwk }) => [kid, publicKeyPem(publicJwk)])),
       jwks: {
         keys: rows.map(({ kid, alg, publicJwk }) => ({ ...publicJwk, kid, alg, use: 'sig' as const })),
       },
@@ -97,11 +86,7 @@ export async function createSigningKeys({
 
   function open(kid: string, sealed: Buffer): string {
     try {
-      const der = sealer.open(sealingPurpose(kid), sealed)
-      return createPrivateKey({ key: der, type: 'pkcs8', format: 'der' }).export({
-        type: 'pkcs8',
-        format: 'pem',
-      }) as string
+      return sealer.open(sealingPurpose(kid), sealed).toString()
     } catch {
       throw new Error('KEY_ENCRYPTION_SECRET does not open the signing key in the database')
     }
@@ -109,13 +94,8 @@ export async function createSigningKeys({
 
   /** Of many instances that start together on an empty database, one makes the key that all of them use. */
   async function createFirst(): Promise<void> {
-    const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-    const publicJwk = publicKey.export({ format: 'jwk' }) as unknown as EcMembers
-    const kid = thumbprint(publicJwk)
-    const sealedPrivateKey = sealer.seal(
-      sealingPurpose(kid),
-      privateKey.export({ type: 'pkcs8', format: 'der' }),
-    )
+    const { kid, publicJwk, privateKey } = generateKeyPair()
+    const sealedPrivateKey = sealer.seal(sealingPurpose(kid), Buffer.from(privateKey))
     const made = await db
       .insert(signingKeys)
       .values({
@@ -151,7 +131,3 @@ export async function createSigningKeys({
     jwks: () => loaded.jwks,
   }
 }
-
-/** RFC 7638: the required members in lexical order. */
-const thumbprint = ({ kty, crv, x, y }: EcMembers): string =>
-  createHash('sha256').update(JSON.stringify({ crv, kty, x, y })).digest('base64url')
