@@ -14,7 +14,7 @@ import clock, { type ClockOptions } from './plugins/clock.ts'
 import closing from './plugins/closing.ts'
 import database from './plugins/database.ts'
 import jsonBody from './plugins/json-body.ts'
-import { type LogOptions, logging } from './plugins/log.ts'
+import { explainStart, type LogOptions, logging } from './plugins/log.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
 import problems, { answerClientError, replyWithProblem } from './plugins/problems.ts'
 import redis from './plugins/redis.ts'
@@ -88,7 +88,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     return app
   } catch (error) {
     await app.close()
-    throw error
+    throw new Error(explainStart(error), { cause: error })
   }
 }
 

@@ -6,8 +6,9 @@ import { type Config, loadConfig } from './config.ts'
 
 let app: FastifyInstance | undefined
 let shutdownTimeoutSeconds = 0
+let stopping = false
 
-for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void stop(signal))
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(signal))
 
 try {
   const config = loadConfig(process.env)
@@ -27,6 +28,9 @@ try {
 /** Finishes what is under way; what takes longer than it may is cut off, with a tenth of the time left to close the rest. */
 async function stop(signal: NodeJS.Signals): Promise<void> {
   if (!app) process.exit(0)
+  // Ctrl-C under npm arrives twice.
+  if (stopping) return
+  stopping = true
   const { server, log } = app
   log.info({ signal }, 'stopping')
   setTimeout(() => {

@@ -88,6 +88,7 @@ t.test('hashing', async (t) => {
       t.match(renewed, /m=2048,t=2/)
       t.ok(await argon2.verify(renewed, user.password))
       await logIn(before.url, user)
+      t.equal(await storedHash(stores, user.username), renewed, 'settings that are lower weaken nobody')
     },
   )
 

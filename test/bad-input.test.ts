@@ -2,6 +2,7 @@
  * Whatever is sent, the reply is a clear refusal with a code of the closed list, nothing is written, nothing counts as a
  * fault of the service, and no secret gets into its log.
  */
+import { once } from 'node:events'
 import { connect } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { Redis } from 'ioredis'
@@ -20,6 +21,7 @@ import {
   refusalOf,
   registerAndLogIn,
 } from './fixtures/client.ts'
+import { eventually } from './fixtures/eventually.ts'
 import { startRedis } from './fixtures/servers.ts'
 
 const stores = await postgresAndRedis(t)
@@ -376,6 +378,32 @@ t.test('a body that is not announced as JSON is not looked at', async (t) => {
       refusal('payload_too_large'),
     ],
   ])
+})
+
+t.test('a second Authorization header is seen behind any number of others', async (t) => {
+  const others = Array.from({ length: 2_100 }, () => 'a:b')
+  await assertRefused(t, [
+    [
+      'at a guarded route',
+      request('GET /protected', [authorization, ...others, 'Authorization: Bearer x']),
+      refusal('malformed_authorization'),
+    ],
+  ])
+})
+
+t.test('what is not HTTP is answered and dropped, though its sender hangs on', async (t) => {
+  const { app, url } = await startInstance(t, { stores })
+  const { hostname, port } = new URL(url)
+  const count = () => new Promise<number>((done) => app.server.getConnections((_error, count) => done(count)))
+  const sockets = ['GARBAGE\r\n\r\n', 'CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n'].map((bytes) => {
+    const socket = connect({ port: Number(port), host: hostname, allowHalfOpen: true }, () =>
+      socket.write(bytes),
+    )
+    t.teardown(() => socket.destroy())
+    return socket.on('error', () => {}).resume()
+  })
+  await Promise.all(sockets.map((socket) => once(socket, 'end')))
+  await eventually(t, async () => (await count()) === 0, 2_000)
 })
 
 t.test('credentials in a header that are not quite Basic are refused', async (t) => {

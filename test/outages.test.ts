@@ -77,6 +77,12 @@ async function timed(asking: Promise<Reply>) {
   return { reply, took: performance.now() - start }
 }
 
+async function flush({ url }: Server): Promise<void> {
+  const direct = new Redis(url)
+  await direct.flushall()
+  direct.disconnect()
+}
+
 const readiness = ({ a }: World) => call(a.url, '/health/ready')
 
 const isBack = (world: World) => async () => {
@@ -102,9 +108,7 @@ t.test('Redis is killed, comes back empty, is flushed, hangs and goes on', async
 
   const after = await registerAndLogIn(a.url)
   t.match(await logOut(a.url, after.token), { status: 204 })
-  const direct = new Redis(redis.url)
-  await direct.flushall()
-  direct.disconnect()
+  await flush(w.redis)
   t.match(await getProtected(b.url, after.token), revoked, 'flushed right after the acknowledgement')
 
   await redis.kill('SIGSTOP')
@@ -151,9 +155,7 @@ t.test(
     await postgres.kill('SIGCONT')
     await eventually(t, async () => (await readiness(w)).body.mode === 'tail and index', 5_000)
     await eventually(t, async () => a.log.some((line) => line.includes('revocation.recorded_late')), 5_000)
-    const direct = new Redis(w.redis.url)
-    await direct.flushall()
-    direct.disconnect()
+    await flush(w.redis)
     for (const { url } of [a, b]) {
       await eventually(
         t,
@@ -194,6 +196,49 @@ t.test(
     t.match(await logOut(w.b.url, (await registerAndLogIn(w.a.url)).token), { status: 204 })
   },
 )
+
+t.test(
+  'Postgres freezes within the hold and Redis forgets: what could be accepted elsewhere is not acknowledged',
+  async (t) => {
+    const w = await world(t)
+    for (const freezeAfterMs of [5, 15, 30, 60]) {
+      const { token } = await registerAndLogIn(w.a.url)
+      const loggingOut = logOut(w.a.url, token)
+      await delay(freezeAfterMs)
+      await w.postgres.kill('SIGSTOP')
+      const { status } = await loggingOut
+      await flush(w.redis)
+      const reply = await getProtected(w.b.url, token)
+      t.ok(
+        status === 503 || reply.status !== 200,
+        `${freezeAfterMs} ms: logout ${status}, then ${reply.status}`,
+      )
+      await w.postgres.kill('SIGCONT')
+      await eventually(t, async () => (await readiness(w)).body.mode === 'tail and index', 5_000)
+      await eventually(
+        t,
+        async () => (await getProtected(w.b.url, token)).body.code === 'token_revoked',
+        5_000,
+      )
+    }
+  },
+)
+
+t.test('a token of an unknown key is told quickly that nobody knows, while Postgres hangs', async (t) => {
+  const w = await world(t)
+  const [, claims, signature] = w.live.split('.')
+  const header = Buffer.from(JSON.stringify({ alg: 'ES256', kid: randomUUID(), typ: 'at+jwt' })).toString(
+    'base64url',
+  )
+  await delay(1_100)
+  await w.postgres.kill('SIGSTOP')
+  for (let i = 0; i < 5; i++) {
+    const { reply, took } = await timed(getProtected(w.a.url, `${header}.${claims}.${signature}`))
+    t.match(reply, unknown)
+    t.ok(took < checkDeadlineMs, `after ${Math.round(took)} ms`)
+  }
+  await w.postgres.kill('SIGCONT')
+})
 
 t.test(
   'both are away: nobody is let in, nobody is called revoked wrongly, and it mends by itself',

@@ -116,6 +116,13 @@ t.test('a port that is taken is told in one line', async (t) => {
   refusedToStart(t, ending, new RegExp(`in use.*${port}`))
 })
 
+t.test('a secret that is no secret does not seal anything', async (t) => {
+  const folder = temporaryFolder(t)
+  writeFileSync(join(folder, 'key-encryption-secret'), '')
+  const ending = await launchServer(t, { env: { DATA_DIR: folder } }).endsWithin(20_000)
+  refusedToStart(t, ending, /key-encryption-secret is damaged/)
+})
+
 t.test('wrong settings are told all at once, and no secret with them', async (t) => {
   const env = { PORT: 'hunter2', NODE_ENV: 'production', KEY_ENCRYPTION_SECRET: 'hunter2' }
   const { code, stdout, stderr } = await launchServer(t, { env }).endsWithin(20_000)
@@ -310,6 +317,8 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       eventually(t, async () => (await client.query('select from revocations')).rowCount === 1),
     )
     server.signal(signal) // while the one is hashed and the other held
+    await delay(50)
+    server.signal(signal) // as Ctrl-C does under npm, which passes its own on
 
     const [{ statusCode }] = (await answered) as [IncomingMessage]
     t.equal(statusCode, 200)

@@ -11,6 +11,7 @@ import { revocations } from '../src/db/tables.ts'
 import { createCheck } from '../src/revocation/check.ts'
 import type { RevocationEntry, TokenIdentity } from '../src/revocation/entries.ts'
 import { createIdTable } from '../src/revocation/id-table.ts'
+import { purgeExpired } from '../src/revocation/purge.ts'
 import { durably, record } from '../src/revocation/record.ts'
 import { connectRedis } from '../src/revocation/redis.ts'
 import { createRedisIndex } from '../src/revocation/redis-index.ts'
@@ -163,6 +164,54 @@ t.test('the record', async (t) => {
     t.same(rows, [{ subject: sid }])
   })
 })
+
+t.test(
+  'what has been expired for a day is purged in batches by one instance at a time, but for the newest row',
+  async (t) => {
+    const connection = await emptyRecord(t)
+    const insert = (from: number, to: number, expiresAt: string) =>
+      connection.db.execute(
+        sql`insert into revocations (seq, nonce, scope, subject, expires_at, reason)
+          select i, gen_random_uuid(), 'token', gen_random_uuid()::text, now() + ${expiresAt}::interval, 'test'
+          from generate_series(${from}::int, ${to}::int) i`,
+      )
+    await insert(1, 2_500, '-25 hours')
+    await insert(2_501, 2_510, '-23 hours')
+    await insert(2_511, 2_520, '1 hour')
+    await insert(2_521, 2_521, '-25 hours')
+    await connection.db.execute(sql`update revocation_head set seq = 2521`)
+    const tail = tailOn(t, connection)
+    await tail.load()
+    const [one, other] = await Promise.all([purgeExpired(connection.db), purgeExpired(connection.db)])
+    t.equal(one + other, 2_500)
+    const left = await connection.db
+      .select({ seq: revocations.seq })
+      .from(revocations)
+      .orderBy(revocations.seq)
+    t.same(
+      left.map(({ seq }) => seq),
+      Array.from({ length: 21 }, (_, i) => 2_501 + i),
+    )
+    t.ok(await tail.confirm(), 'and whoever follows the record has lost no place in it')
+  },
+)
+
+t.test(
+  'a writer that freezes amid a revocation holds the others up for a second, not for ever',
+  async (t) => {
+    const connection = await emptyRecord(t)
+    const frozen = durably(connection.db, async (tx) => {
+      await record(tx, entriesFor(randomToken()), 'test')
+      await delay(2_000)
+    })
+    await delay(100)
+    const start = performance.now()
+    await write(connection, entriesFor(randomToken()))
+    const tookMs = performance.now() - start
+    t.ok(tookMs > 500 && tookMs < 3_000, `${Math.round(tookMs)} ms`)
+    await t.rejects(frozen)
+  },
+)
 
 t.test('the tail', async (t) => {
   t.test('knows every live entry once it is loaded, page after page, and no expired one', async (t) => {
@@ -384,6 +433,23 @@ t.test('two instances', async (t) => {
       t.equal(sibling.status, pick < 2 ? 200 : 401, `${entry.scope}: another session of the account`)
     }
   })
+})
+
+t.test('many sessions end at once, whatever the isolation that the database is set to', async (t) => {
+  const stores = await postgresAndRedis(t)
+  await withClient(stores.env.DATABASE_URL as string, (client) =>
+    client.query(
+      `do $$ begin execute format('alter database %I set default_transaction_isolation = ''repeatable read''', current_database()); end $$`,
+    ),
+  )
+  const { url } = await startInstance(t, { stores })
+  const account = await registerAndLogIn(url)
+  const tokens = await Promise.all(Array.from({ length: 20 }, async () => (await logIn(url, account)).token))
+  const replies = await Promise.all(tokens.map((token) => logOut(url, token)))
+  t.same(
+    replies.map(({ status }) => status),
+    Array(20).fill(204),
+  )
 })
 
 t.test('the hold', async (t) => {

@@ -1,6 +1,6 @@
 /**
- * Usernames have one canonical form, and only that form is stored, compared and told: two names that look or fold alike
- * are one name (after RFC 8265 §3.3, with NFKC as the width mapping).
+ * Usernames have one canonical form, and only that form is stored, compared and told: two names that fold alike are
+ * one name (after RFC 8265 §3.3, with NFKC as the width mapping).
  */
 
 /** Control, format (bidi, zero-width), private, unassigned and lone surrogate code points; spaces; what renders as nothing; `:`, which ends a name in HTTP Basic. */

@@ -61,7 +61,7 @@ function transactionOn(pool: pg.Pool) {
     const client = await pool.connect()
     let broken = false
     try {
-      await client.query('begin')
+      await client.query('begin isolation level read committed')
       const result = await work(drizzlePostgres(client))
       await client.query('commit')
       return result

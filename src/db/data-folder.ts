@@ -1,6 +1,7 @@
 /** The folder of the embedded store: `postgres/` for PGlite, one generated secret, and the lock that keeps it to one process. */
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { lockFolder } from './folder-lock.ts'
 
@@ -22,11 +23,15 @@ export async function openDataFolder(folder: string): Promise<DataFolder> {
   }
 }
 
+/** @throws Error with one clear line if what stands there is no secret */
 async function readOrMakeSecret(path: string): Promise<string> {
-  try {
-    await writeFile(path, randomBytes(32).toString('base64url'), { flag: 'wx', mode: 0o600 })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  if (!existsSync(path)) {
+    // Under its own name only when it is whole, whatever ends the process meanwhile.
+    await writeFile(`${path}.new`, randomBytes(32).toString('base64url'), { mode: 0o600, flush: true })
+    await rename(`${path}.new`, path)
   }
-  return await readFile(path, 'utf8')
+  const secret = await readFile(path, 'utf8')
+  if (secret.length < 32)
+    throw new Error(`${path} is damaged: restore it, or remove the folder to start over`)
+  return secret
 }

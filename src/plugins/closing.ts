@@ -4,15 +4,17 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 
 const sweepMs = 50
+/** A connection that is so old without a request is not about to bring one. */
+const unusedMs = 500
 
 export default fp(
   async function closing(app: FastifyInstance) {
     const { server } = app
-    /** Connections on which no request has begun: Node does not count them as idle. */
-    const unused = new Set<Socket>()
+    /** Connections on which no request has begun, and since when: Node does not count them as idle. */
+    const unused = new Map<Socket, number>()
 
     server.on('connection', (socket: Socket) => {
-      unused.add(socket)
+      unused.set(socket, performance.now())
       socket.once('close', () => unused.delete(socket))
     })
     server.on('request', ({ socket }) => unused.delete(socket))
@@ -20,7 +22,8 @@ export default fp(
     app.addHook('preClose', async () => {
       const sweep = setInterval(() => {
         server.closeIdleConnections()
-        for (const socket of unused) socket.destroy()
+        const limit = performance.now() - unusedMs
+        for (const [socket, since] of unused) if (since < limit) socket.destroy()
       }, sweepMs)
       server.once('close', () => clearInterval(sweep))
     })

@@ -17,6 +17,11 @@ export const logging = ({
   logController: new LogController({ disableRequestLogging: true }),
 })
 
+/** What keeps the service from starting, in one line and without the statement of a query that failed. */
+export function explainStart(error: unknown): string {
+  return driverError(error).message ?? String(error)
+}
+
 /** Drivers hang much on their errors that must not be told: rows, commands with their arguments, whole clients. */
 function describeError(error: Error) {
   const { name = 'Error', message = '', code, stack = '' } = driverError(error)

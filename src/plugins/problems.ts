@@ -33,6 +33,8 @@ export default fp(
       if (raw.headers.host === undefined && raw.httpVersion !== '1.0') done(new Outcome('invalid_request'))
       else done()
     })
+    // Node drops what comes behind the 2,000th header, and with it a second Authorization.
+    app.server.maxHeadersCount = 0
     app.server.on('connect', (_request, socket) => answerClientError(new Error('CONNECT'), socket as Socket))
     app.server.on('checkExpectation', (_request, response) => {
       const { status, headers, body } = bareReply(new Outcome('expectation_failed'))
@@ -69,7 +71,9 @@ export function answerClientError(error: NodeJS.ErrnoException, socket: Socket):
   const outcome = new Outcome(foreignCodes[error.code ?? ''] ?? 'invalid_request')
   const { status, headers, body } = bareReply(outcome)
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
-  socket.end([`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, ...lines, '', body].join('\r\n'))
+  socket.write([`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, ...lines, '', body].join('\r\n'))
+  // Ending it would wait for the other side to do the same.
+  socket.destroySoon()
 }
 
 function outcomeOf(error: unknown): Outcome {

@@ -52,6 +52,10 @@ export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions):
     const [asked, askers] = [keys, waiting]
     keys = []
     waiting = []
+    if (!known) {
+      answer(askers)
+      return
+    }
     redis.mget(asked).then(
       (found) => answer(askers, found),
       (error: unknown) => {

@@ -40,7 +40,7 @@ export interface Revoker {
 
 export interface RevokerOptions {
   db: Database
-  tail: Pick<Tail, 'add' | 'catchUp'>
+  tail: Pick<Tail, 'add' | 'confirm'>
   index: Pick<RevocationIndex, 'write'> | undefined
   audit: Audit
   /** False where this process is the only one: then there is nobody to wait for. */
@@ -68,12 +68,9 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
     })
   }
 
-  async function writeIndex(entries: readonly RevocationEntry[]): Promise<boolean> {
-    if (!index || entries.length === 0) return true
-    return await index.write(entries).then(
-      () => true,
-      () => false,
-    )
+  /** The index tells of its own failures; an acknowledgement does not rest on it. */
+  async function writeIndex(entries: readonly RevocationEntry[]): Promise<void> {
+    if (entries.length > 0) await index?.write(entries).catch(() => {})
   }
 
   async function revoke(revocation: Revocation): Promise<void> {
@@ -96,9 +93,10 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
       (recorded) =>
         !entries.some((entry) => entry.subject === recorded.subject && entry.expiresAt >= recorded.expiresAt),
     )
-    const [indexed, indexedAgain] = await Promise.all([indexing, writeIndex(longer), delay(committed.holdMs)])
-    // Others may only be behind by as much as was waited for if the record still answers them, so somebody must know.
-    if (!(indexed && indexedAgain) && !(await tail.catchUp())) {
+    await Promise.all([indexing, writeIndex(longer), delay(committed.holdMs)])
+    // Every tail has looked by now, if the record answered all the while. A Postgres that stopped in between may have kept
+    // the entry from some of them, and an index that has lost it since would let the token in.
+    if (holds && !(await tail.confirm())) {
       throw new Outcome('unavailable', {
         detail: 'The revocation is recorded, but not yet known everywhere.',
       })

@@ -23,6 +23,8 @@ export interface Tail {
   isFresh(): boolean
   /** Tells, after at most `patienceMs`, whether the tail is fresh: by the look under way, or by a new one. */
   catchUp(): Promise<boolean>
+  /** Looks once more, from now on; tells whether the record answered. Takes two deadlines of a look at most. */
+  confirm(): Promise<boolean>
   readonly size: number
 }
 
@@ -89,7 +91,9 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
     for (;;) {
       const sent = rightNow()
       const { serverTime, entries } = await findEntriesFrom(db, position.seq, pageSize)
-      clock.correct(serverTime, performance.now() - sent.steady)
+      const roundTripMs = performance.now() - sent.steady
+      // A slow answer tells the time badly.
+      if (roundTripMs < freshMs) clock.correct(serverTime, roundTripMs)
       const [known] = entries
       // Another history than the one followed so far: keep what is known, and read the new one from its start.
       if (position.seq > 0 && (known?.seq !== position.seq || known.nonce !== position.nonce))
@@ -155,6 +159,12 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       const left = patienceMs - ageOf(lastSent as Moment)
       if (left > 0) await Promise.race([looked, delay(left)])
       return isFresh()
+    },
+    async confirm() {
+      const asked = performance.now()
+      await inFlight
+      await look()
+      return lastSuccess !== undefined && lastSuccess.steady >= asked
     },
     get size() {
       return ids.size + kids.size

@@ -14,3 +14,9 @@ export const LogoutQuery = Type.Object(
   { scope: Type.Optional(Type.Literal('session')) },
   { additionalProperties: false },
 )
+
+/** None, or an object with nothing in it: many clients send one. */
+export const LogoutBody = Type.Unsafe<null | Record<string, never>>({
+  type: ['object', 'null'],
+  additionalProperties: false,
+})

@@ -1,6 +1,8 @@
 /**
  * The keys that sign access tokens: shared by all instances through Postgres, the private part sealed at rest.
  */
+
+import { setTimeout as delay } from 'node:timers/promises'
 import { ne } from 'drizzle-orm'
 import { createSigner } from 'fast-jwt'
 import type { Audit } from '../audit/events.ts'
@@ -8,6 +10,7 @@ import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import type { Sealer } from '../db/sealing.ts'
 import { type EcPublicJwk, signingKeys } from '../db/tables.ts'
+import { Outcome } from '../outcomes.ts'
 import { generateKeyPair, publicKeyPem } from './key-pair.ts'
 
 /** A public key as RFC 7517 writes it, ready to publish. */
@@ -20,7 +23,11 @@ export interface PublicJwk extends EcPublicJwk {
 export interface SigningKeys {
   /** Signs claims with the active key. The header is exactly `alg`, `kid`, `typ: at+jwt` (RFC 9068 §2.1). */
   sign(claims: object): string
-  /** The public key of a `kid` as PEM, or undefined if no such key may be trusted. An unknown kid re-reads the keys, rarely. */
+  /**
+   * The public key of a `kid` as PEM, or undefined if no such key may be trusted. An unknown kid re-reads the keys, rarely.
+   *
+   * @throws Outcome `revocation_unknown` if they cannot be read now: there may be such a key
+   */
   findPublicKey(kid: string): Promise<string | undefined>
   /** The keys that verifiers may trust (RFC 7517 §5). */
   jwks(): { keys: PublicJwk[] }
@@ -40,6 +47,8 @@ interface LoadedKeys {
 }
 
 const rereadMs = 1_000
+/** How long a check waits for the keys to be read anew. */
+const patienceMs = 150
 const sealingPurpose = (kid: string) => `signing key ${kid}`
 
 /**
@@ -125,9 +134,15 @@ export async function createSigningKeys({
   return {
     sign: (claims) => loaded.sign(claims),
     async findPublicKey(kid) {
-      if (!loaded.publicKeys.has(kid) && (reading || performance.now() - readAt > rereadMs)) await reread()
+      if (!loaded.publicKeys.has(kid) && (reading || performance.now() - readAt > rereadMs)) {
+        await Promise.race([reread(), delay(patienceMs).then(giveUp)])
+      }
       return loaded.publicKeys.get(kid)
     },
     jwks: () => loaded.jwks,
   }
+}
+
+function giveUp(): never {
+  throw new Outcome('revocation_unknown', { reason: 'an unknown kid, and the keys cannot be read' })
 }
