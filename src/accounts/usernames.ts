@@ -3,7 +3,10 @@
  * one name (after RFC 8265 §3.3, with NFKC as the width mapping).
  */
 
-/** Control, format (bidi, zero-width), private, unassigned and lone surrogate code points; spaces; what renders as nothing; `:`, which ends a name in HTTP Basic. */
+/**
+ * Control, format (bidi, zero-width), private, unassigned and lone surrogate code points; spaces; what Unicode lets a
+ * renderer leave out; `:`, which ends a name in HTTP Basic.
+ */
 const forbidden = /[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}:]/u
 
 export const usernameLength = { min: 3, max: 64 }

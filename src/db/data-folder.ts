@@ -1,4 +1,4 @@
-/** The folder of the embedded store: `postgres/` for PGlite, one generated secret, and the lock that keeps it to one process. */
+/** The folder of the embedded store: `postgres/` for PGlite, a generated secret, and the lock that keeps it to one process. */
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'

@@ -4,7 +4,10 @@ import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:cr
 const nonceBytes = 12
 const tagBytes = 16
 
-/** Seals bytes under keys derived from one secret. `purpose` binds a sealed value to its place: moved elsewhere it does not open. */
+/**
+ * Seals bytes under keys derived from one secret. `purpose` binds a sealed value to its place: moved elsewhere it does not
+ * open.
+ */
 export interface Sealer {
   seal(purpose: string, plain: Buffer): Buffer
   /** @throws Error if the secret, the purpose or a single bit differs */

@@ -1,4 +1,7 @@
-/** Closing waits for requests, not for connections: Node closes idle ones once, and would wait for those that fall idle later. */
+/**
+ * Closing waits for requests, not for connections: Node closes idle ones once, and would wait for those that fall idle
+ * later.
+ */
 import type { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'

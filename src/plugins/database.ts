@@ -1,4 +1,4 @@
-/** The one Postgres of all instances, or the embedded one of this process; its schema is current before anything is served. */
+/** The one Postgres of all instances, or the embedded one; its schema is current before anything is served. */
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.ts'

@@ -42,7 +42,10 @@ function countNames(text: string): number {
   return names
 }
 
-/** How many members the value of that text has, refusing what Postgres or JavaScript would stumble over. Nesting may be deep, so no recursion. */
+/**
+ * How many members the value of that text has, refusing what Postgres or JavaScript would stumble over. Nesting may be
+ * deep, so no recursion.
+ */
 function checkMembers(value: unknown): number {
   let members = 0
   const left = [value]

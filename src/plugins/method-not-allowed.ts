@@ -1,4 +1,4 @@
-/** Fastify answers a known path with an unknown method by 404; HTTP wants 405 and the methods there are (RFC 9110 §15.5.6). */
+/** Fastify answers an unknown method on a known path by 404; HTTP wants 405 and Allow (RFC 9110 §15.5.6). */
 import { METHODS } from 'node:http'
 import type { FastifyInstance, HTTPMethods } from 'fastify'
 import fp from 'fastify-plugin'

@@ -34,7 +34,11 @@ export interface SessionTokens {
 export interface Sessions {
   /** Starts a session within the transaction that found its owner to be who they were. */
   start(tx: Database, owner: SessionOwner): Promise<SessionTokens>
-  /** Ends the session of a token, however old that token is. Ending it twice is the same as once. @throws what revoke throws */
+  /**
+   * Ends the session of a token, however old that token is. Ending it twice is the same as once.
+   *
+   * @throws what revoke throws
+   */
   end(token: AccessToken, origin: Origin): Promise<void>
 }
 
