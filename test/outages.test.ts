@@ -38,7 +38,6 @@ async function world(t: Test): Promise<World> {
   const [postgres, redis] = await Promise.all([startPostgres(), startRedis()])
   t.teardown(() => Promise.all([postgres.stop(), redis.stop()]))
   const stores: Stores = {
-    name: 'Postgres and Redis',
     env: { DATABASE_URL: postgres.url, REDIS_URL: redis.url, KEY_ENCRYPTION_SECRET: randomUUID() },
   }
   const a = await startInstance(t, { stores })

@@ -152,7 +152,6 @@ t.test('the record', async (t) => {
     t.teardown(() => server.stop())
     const instance = await startInstance(t, {
       stores: {
-        name: 'Postgres and Redis',
         env: { DATABASE_URL: server.url, KEY_ENCRYPTION_SECRET: randomUUID() },
       },
     })
