@@ -637,8 +637,8 @@ t.test('a queue for nobody turns away who would have to wait, not who comes alon
 t.test('with no store left it says that it cannot tell, and lets nobody in', async (t) => {
   const [postgres, redis] = await Promise.all([startPostgres(), startRedis()])
   t.teardown(() => Promise.all([postgres.stop(), redis.stop()]))
-  const { env, name } = await postgresAndRedis(t)
-  const stores = { name, env: { ...env, DATABASE_URL: postgres.url, REDIS_URL: redis.url } }
+  const { env } = await postgresAndRedis(t)
+  const stores = { env: { ...env, DATABASE_URL: postgres.url, REDIS_URL: redis.url } }
   const { url } = await startInstance(t, { stores })
   const user = randomUser()
   const { token } = await registerAndLogIn(url, user)
