@@ -7,9 +7,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import { type Instance, type Stores, startInstance, withClient } from './fixtures/app.ts'
+import { type Instance, postgresAndRedis, type Stores, startInstance, withClient } from './fixtures/app.ts'
 import { call, getProtected, logOut, post, type Reply, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { startRelay } from './fixtures/relay.ts'
 import { type Server, startPostgres, startRedis } from './fixtures/servers.ts'
 
 /** No check may take longer, whatever is down. */
@@ -219,6 +220,35 @@ t.test(
         async () => (await getProtected(w.b.url, token)).body.code === 'token_revoked',
         5_000,
       )
+    }
+  },
+)
+
+t.test(
+  'Postgres is out of reach for a part of the hold and Redis forgets: that is not acknowledged either',
+  async (t) => {
+    const redis = await startRedis()
+    t.teardown(redis.stop)
+    const { env } = await postgresAndRedis(t)
+    const relay = await startRelay(t, env.DATABASE_URL as string)
+    const stores = { env: { ...env, DATABASE_URL: relay.url, REDIS_URL: redis.url } }
+    const a = await startInstance(t, { stores })
+    const b = await startInstance(t, { stores })
+    for (const mendAfterMs of [205, 215, 225, 235, 245, 255]) {
+      const { token } = await registerAndLogIn(a.url)
+      const loggingOut = logOut(a.url, token)
+      await delay(13)
+      relay.cut()
+      await flush(redis)
+      const mending = delay(mendAfterMs).then(relay.mend)
+      const { status } = await loggingOut
+      const reply = await getProtected(b.url, token)
+      t.ok(
+        status === 503 || reply.status !== 200,
+        `${mendAfterMs} ms: logout ${status}, then ${reply.status}`,
+      )
+      await mending
+      await eventually(t, async () => (await getProtected(b.url, token)).body.code === 'token_revoked', 5_000)
     }
   },
 )

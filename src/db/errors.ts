@@ -1,7 +1,7 @@
 import { DrizzleQueryError } from 'drizzle-orm'
 
-/** SQLSTATE classes that say "not now" rather than "not so": connection, rollback, resources, operator, system; read-only. */
-const temporary = /^(08|40|53|57|58)|^25006$/
+/** SQLSTATE classes that say "not now" rather than "not so": connection, rollback, resources, operator, system; read-only, silent too long. */
+const temporary = /^(08|40|53|57|58)|^(25006|25P03)$/
 
 const network = /^(ECONN\w+|ETIMEDOUT|EPIPE|EHOST\w+|ENET\w+|EAI_AGAIN|ENOTFOUND)$/
 

@@ -27,7 +27,7 @@ export interface RevocationOptions {
 export default fp(
   async function revocation(app: FastifyInstance, { config }: RevocationOptions) {
     const { clock, audit, redis } = app
-    const { db, tailDb, shared } = app.database
+    const { db, tailDb, recordDb, shared } = app.database
     const { tailMs, freshMs } = config.revocation
 
     const tail = createTail({
@@ -50,7 +50,7 @@ export default fp(
           else app.log.info('the index of revocations answers')
         },
       })
-    const revoker = createRevoker({ db, tail, index, audit, holds: shared })
+    const revoker = createRevoker({ db: recordDb, tail, index, audit, holds: shared })
     const purge = createPurge({
       db,
       onError: (err) => app.log.warn({ err }, 'expired revocations were not purged'),

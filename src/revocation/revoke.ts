@@ -40,7 +40,7 @@ export interface Revoker {
 
 export interface RevokerOptions {
   db: Database
-  tail: Pick<Tail, 'add' | 'confirm'>
+  tail: Pick<Tail, 'add' | 'watch'>
   index: Pick<RevocationIndex, 'write'> | undefined
   audit: Audit
   /** False where this process is the only one: then there is nobody to wait for. */
@@ -88,15 +88,16 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
       audit.record({ event: 'revocation.not_recorded', reason, subjects }, origin)
       throw new Outcome('unavailable', { detail: 'The revocation could not be recorded yet.', cause })
     }
+    const isInSight = tail.watch()
     tail.add(committed.recorded)
     const longer = committed.recorded.filter(
       (recorded) =>
         !entries.some((entry) => entry.subject === recorded.subject && entry.expiresAt >= recorded.expiresAt),
     )
     await Promise.all([indexing, writeIndex(longer), delay(committed.holdMs)])
-    // Every tail has looked by now, if the record answered all the while. A Postgres that stopped in between may have kept
-    // the entry from some of them, and an index that has lost it since would let the token in.
-    if (holds && !(await tail.confirm())) {
+    // Every tail has looked by now, if the record answered all the while. An outage in between may have kept the entry from
+    // some of them, and an index that has lost it since would let the token in.
+    if (holds && !(await isInSight())) {
       throw new Outcome('unavailable', {
         detail: 'The revocation is recorded, but not yet known everywhere.',
       })

@@ -23,8 +23,11 @@ export interface Tail {
   isFresh(): boolean
   /** Tells, after at most `patienceMs`, whether the tail is fresh: by the look under way, or by a new one. */
   catchUp(): Promise<boolean>
-  /** Looks once more, from now on; tells whether the record answered. Takes two deadlines of a look at most. */
-  confirm(): Promise<boolean>
+  /**
+   * Watches the record from now on. The function that it returns looks once more, and tells whether the record has answered
+   * in time all the while: only then have other tails seen it too. It takes two deadlines of a look at most.
+   */
+  watch(): () => Promise<boolean>
   readonly size: number
 }
 
@@ -63,6 +66,8 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
   let timer: NodeJS.Timeout | undefined
   let following = false
   let lost = false
+  /** Looks that failed or were late. */
+  let interruptions = 0
 
   function add(entries: readonly RevocationEntry[]): void {
     for (const { scope, subject, expiresAt } of entries) {
@@ -110,14 +115,17 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
   /** One look at a time. Never fails: a look that does leaves the tail to grow stale. */
   function look(): Promise<void> {
     if (inFlight !== undefined) return inFlight
-    lastSent = rightNow()
+    const sent = rightNow()
+    lastSent = sent
     inFlight = advance()
       .then(
         () => {
+          if (ageOf(sent) >= freshMs) interruptions++
           if (lost) onChange('following')
           lost = false
         },
         (error: unknown) => {
+          interruptions++
           if (!lost) onChange('lost', error)
           lost = true
         },
@@ -160,11 +168,14 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       if (left > 0) await Promise.race([looked, delay(left)])
       return isFresh()
     },
-    async confirm() {
-      const asked = performance.now()
-      await inFlight
-      await look()
-      return lastSuccess !== undefined && lastSuccess.steady >= asked
+    watch() {
+      const before = interruptions
+      return async () => {
+        const asked = performance.now()
+        await inFlight
+        await look()
+        return interruptions === before && lastSuccess !== undefined && lastSuccess.steady >= asked
+      }
     },
     get size() {
       return ids.size + kids.size
