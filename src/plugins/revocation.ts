@@ -15,7 +15,7 @@ declare module 'fastify' {
     revocation: {
       check: RevocationCheck
       revoke: Revoke
-      mode(): RevocationMode
+      mode(): Promise<RevocationMode>
     }
   }
 }

@@ -8,16 +8,19 @@ export interface RevocationMode {
 }
 
 export interface ModeOptions {
-  tail: Pick<Tail, 'isFresh'>
+  tail: Pick<Tail, 'catchUp'>
   index: Pick<RevocationIndex, 'isKnown'> | undefined
 }
 
-export function createMode({ tail, index }: ModeOptions): () => RevocationMode {
-  return function mode() {
+/** Waits for the tail as a check would. */
+export function createMode({ tail, index }: ModeOptions): () => Promise<RevocationMode> {
+  return async function mode() {
+    const fresh = await tail.catchUp()
+    const known = index?.isKnown() ?? false
     const missing: RevocationMode['missing'] = []
-    if (!tail.isFresh()) missing.push('postgres')
-    if (index && !index.isKnown()) missing.push('redis')
-    if (tail.isFresh()) return { mode: index?.isKnown() ? 'tail and index' : 'tail', missing }
-    return { mode: index?.isKnown() ? 'index' : 'none', missing }
+    if (!fresh) missing.push('postgres')
+    if (index && !known) missing.push('redis')
+    if (fresh) return { mode: known ? 'tail and index' : 'tail', missing }
+    return { mode: known ? 'index' : 'none', missing }
   }
 }

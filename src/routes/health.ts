@@ -8,7 +8,7 @@ export const healthRoutes: FastifyPluginAsyncTypebox = async (app) => {
   // An instance is ready while it can tell live tokens from dead ones. Refusing traffic for one lost store would turn a
   // degradation into an outage.
   app.get('/health/ready', { schema: { response: { 200: Ready } } }, async () => {
-    const { mode, missing } = app.revocation.mode()
+    const { mode, missing } = await app.revocation.mode()
     if (mode === 'none') throw new Outcome('unavailable', { detail: `Missing: ${missing.join(', ')}.` })
     return { status: 'ready' as const, mode, missing }
   })
