@@ -51,8 +51,8 @@ const silenceMs = 1_000
 
 /**
  * Runs `work` in a transaction whose commit has reached the disk when it returns, whatever the server's default is:
- * with `synchronous_commit = off` a crash loses what was acknowledged. An instance that freezes in it holds others up for no longer
- * than it may be silent.
+ * with `synchronous_commit = off` a crash loses what was acknowledged. An instance that freezes in it holds others up for
+ * no longer than it may be silent.
  */
 export function durably<T>(db: Database, work: (tx: Database) => Promise<T>): Promise<T> {
   return db.transaction(async (tx) => {
