@@ -28,7 +28,9 @@ import { loginRoute } from './routes/login.ts'
 import { logoutRoute } from './routes/logout.ts'
 import { meRoute } from './routes/me.ts'
 import { protectedRoute } from './routes/protected.ts'
+import { refreshRoute } from './routes/refresh.ts'
 import { registerRoute } from './routes/register.ts'
+import { sessionsRoutes } from './routes/sessions.ts'
 
 export interface AppOptions {
   /** For tests: a clock that can be moved, and a place for the log. */
@@ -81,6 +83,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(jwksRoute, { maxAgeSeconds: config.jwksMaxAgeSeconds })
     await app.register(registerRoute)
     await app.register(loginRoute)
+    await app.register(refreshRoute)
     await app.register(logoutRoute)
     await app.register(guarded)
     app.refuseOtherMethods()
@@ -97,4 +100,5 @@ const guarded: FastifyPluginAsync = async (scope) => {
   scope.addHook('onRequest', scope.authenticate)
   await scope.register(protectedRoute)
   await scope.register(meRoute)
+  await scope.register(sessionsRoutes)
 }

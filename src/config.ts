@@ -18,6 +18,8 @@ export type Config = Readonly<{
   refreshTokenTtlSeconds: number
   sessionTtlSeconds: number
   rememberTtlSeconds: number
+  refreshGraceSeconds: number
+  sessionsPerAccount: number
   clockToleranceSeconds: number
   jwksMaxAgeSeconds: number
   /** Undefined with the embedded store: its folder keeps a generated one. */
@@ -88,6 +90,8 @@ export function loadConfig(env: Environment): Config {
     }),
     sessionTtlSeconds: integer('SESSION_TTL_SECONDS', { default: 7 * day, min: 1, max: 3650 * day }),
     rememberTtlSeconds: integer('REMEMBER_TTL_SECONDS', { default: 30 * day, min: 1, max: 3650 * day }),
+    refreshGraceSeconds: integer('REFRESH_GRACE_SECONDS', { default: 30, min: 0, max: 3600 }),
+    sessionsPerAccount: integer('SESSIONS_PER_ACCOUNT', { default: 100, min: 1, max: 100_000 }),
     clockToleranceSeconds: integer('CLOCK_TOLERANCE_SECONDS', { default: 5, min: 0, max: 60 }),
     jwksMaxAgeSeconds: integer('JWKS_MAX_AGE_SECONDS', { default: 300, min: 1, max: day }),
     keyEncryptionSecret,

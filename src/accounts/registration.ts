@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Audit, Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
+import { durably } from '../db/durably.ts'
 import { isUniqueViolation } from '../db/errors.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
@@ -42,7 +43,7 @@ export function createRegistration({ db, clock, passwords, audit }: Registration
       createdAt: new Date(clock.now()),
     }
     try {
-      const [inserted] = await db.insert(users).values(user).returning()
+      const [inserted] = await durably(db, (tx) => tx.insert(users).values(user).returning())
       audit.record({ event: 'account.registered', sub: user.id }, origin)
       return accountOf(inserted as typeof users.$inferSelect)
     } catch (error) {
