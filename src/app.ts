@@ -19,6 +19,7 @@ import limits from './plugins/limits.ts'
 import { explainStart, type LogOptions, logging } from './plugins/log.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
 import problems, { answerClientError, replyWithProblem } from './plugins/problems.ts'
+import purge from './plugins/purge.ts'
 import redis from './plugins/redis.ts'
 import revocation from './plugins/revocation.ts'
 import sessions from './plugins/sessions.ts'
@@ -81,6 +82,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(tokens, { config })
     await app.register(sessions, { config })
     await app.register(accounts, { config })
+    await app.register(purge)
     await app.register(tokenInspection, { config })
     await app.register(authentication, { config })
     await app.register(authorization)
