@@ -16,6 +16,7 @@ import database from './plugins/database.ts'
 import jsonBody from './plugins/json-body.ts'
 import { explainStart, type LogOptions, logging } from './plugins/log.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
+import openapi from './plugins/openapi.ts'
 import problems, { answerClientError, replyWithProblem } from './plugins/problems.ts'
 import redis from './plugins/redis.ts'
 import revocation from './plugins/revocation.ts'
@@ -63,6 +64,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(problems)
     await app.register(closing)
     await app.register(methodNotAllowed)
+    await app.register(openapi, { config })
     await app.register(jsonBody)
     await app.register(basicCredentials)
 
@@ -94,7 +96,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
 
 /** Every route in here needs a live access token. */
 const guarded: FastifyPluginAsync = async (scope) => {
-  scope.addHook('onRequest', scope.authenticate)
+  scope.demandAccessToken()
   await scope.register(protectedRoute)
   await scope.register(meRoute)
 }

@@ -5,12 +5,12 @@ import { presentedToken } from '../bearer/authorization-header.ts'
 import { type AccessToken, isExpired } from '../bearer/claims.ts'
 import type { Config } from '../config.ts'
 import { inSeconds } from '../db/clock.ts'
-import { Outcome } from '../outcomes.ts'
+import { Outcome, type OutcomeCode } from '../outcomes.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** For onRequest: lets through live tokens only, by the Bearer table of the README. */
-    authenticate(request: FastifyRequest): Promise<void>
+    /** Guards every route of the scope it is called on: lets through live tokens only, by the Bearer table of the README. */
+    demandAccessToken(this: FastifyInstance): void
     /** For onRequest of routes that end sessions: a token that was ours is enough, expired or revoked. */
     recognise(request: FastifyRequest): Promise<void>
   }
@@ -19,6 +19,15 @@ declare module 'fastify' {
     accessToken: AccessToken
   }
 }
+
+const refusals: OutcomeCode[] = [
+  'malformed_authorization',
+  'missing_token',
+  'token_invalid',
+  'token_expired',
+  'token_revoked',
+  'revocation_unknown',
+]
 
 export interface AuthenticationOptions {
   config: Pick<Config, 'clockToleranceSeconds'>
@@ -42,7 +51,7 @@ export default fp(
       request.accessToken = await inspectPresented(request)
     })
 
-    app.decorate('authenticate', async (request: FastifyRequest) => {
+    async function authenticate(request: FastifyRequest): Promise<void> {
       const token = await inspectPresented(request)
       const { kid, claims } = token
       if (isExpired(claims, inSeconds(clock), config.clockToleranceSeconds))
@@ -51,7 +60,12 @@ export default fp(
       if (verdict === 'revoked') throw new Outcome('token_revoked')
       if (verdict === 'unknown') throw new Outcome('revocation_unknown')
       request.accessToken = token
+    }
+
+    app.decorate('demandAccessToken', function () {
+      this.addHook('onRequest', authenticate)
+      this.describeRoutes({ security: [{ bearerAuth: [] }], failures: refusals })
     })
   },
-  { name: 'authentication', dependencies: ['clock', 'revocation', 'token-inspection'] },
+  { name: 'authentication', dependencies: ['clock', 'openapi', 'revocation', 'token-inspection'] },
 )

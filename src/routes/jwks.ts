@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
-import { Jwks } from '../schemas/tokens.ts'
+import { Jwks, JwksHeaders } from '../schemas/tokens.ts'
 
 export interface JwksOptions {
   maxAgeSeconds: number
@@ -10,7 +10,15 @@ export interface JwksOptions {
 export const jwksRoute: FastifyPluginAsyncTypebox<JwksOptions> = async (app, { maxAgeSeconds }) => {
   app.get(
     '/.well-known/jwks.json',
-    { schema: { response: { 200: Jwks, 304: Type.Null() } } },
+    {
+      schema: {
+        operationId: 'getJwks',
+        summary: 'Fetch the keys that access tokens are validated with',
+        tags: ['Tokens'],
+        headers: JwksHeaders,
+        response: { 200: Jwks, 304: Type.Null({ description: 'The keys are those of that `ETag`.' }) },
+      },
+    },
     async (request, reply) => {
       const jwks = app.signingKeys.jwks()
       const etag = `"${createHash('sha256').update(JSON.stringify(jwks)).digest('base64url')}"`

@@ -1,17 +1,20 @@
 import { Type } from 'typebox'
 
-/** RFC 6749 §5.1, with the session it belongs to. Lifetimes are in seconds from now. */
-export const SessionTokens = Type.Object({
-  access_token: Type.String(),
-  token_type: Type.Literal('Bearer'),
-  expires_in: Type.Integer(),
-  refresh_token: Type.String(),
-  refresh_expires_in: Type.Integer(),
-  session_id: Type.String({ format: 'uuid' }),
-})
+/** RFC 6749 §5.1, with the session it belongs to. */
+export const SessionTokens = Type.Object(
+  {
+    access_token: Type.String({ description: 'A JWT (RFC 9068).' }),
+    token_type: Type.Literal('Bearer'),
+    expires_in: Type.Integer({ description: 'Seconds from now.', examples: [900] }),
+    refresh_token: Type.String(),
+    refresh_expires_in: Type.Integer({ description: 'Seconds from now.', examples: [43_200] }),
+    session_id: Type.String({ format: 'uuid' }),
+  },
+  { $id: 'SessionTokens', description: 'The tokens of a session.' },
+)
 
 export const LogoutQuery = Type.Object(
-  { scope: Type.Optional(Type.Literal('session')) },
+  { scope: Type.Optional(Type.Literal('session', { description: 'What ends.' })) },
   { additionalProperties: false },
 )
 
