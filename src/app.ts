@@ -23,6 +23,7 @@ import revocation from './plugins/revocation.ts'
 import sessions from './plugins/sessions.ts'
 import tokenInspection from './plugins/token-inspection.ts'
 import tokens from './plugins/tokens.ts'
+import { docsRoutes } from './routes/docs.ts'
 import { healthRoutes } from './routes/health.ts'
 import { jwksRoute } from './routes/jwks.ts'
 import { loginRoute } from './routes/login.ts'
@@ -85,6 +86,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(loginRoute)
     await app.register(logoutRoute)
     await app.register(guarded)
+    await app.register(docsRoutes)
     app.refuseOtherMethods()
     await app.ready()
     return app
