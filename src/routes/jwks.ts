@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { Type } from 'typebox'
+import { NoContent } from '../schemas/no-content.ts'
 import { Jwks, JwksHeaders } from '../schemas/tokens.ts'
 
 export interface JwksOptions {
@@ -16,7 +16,7 @@ export const jwksRoute: FastifyPluginAsyncTypebox<JwksOptions> = async (app, { m
         summary: 'Fetch the keys that access tokens are validated with',
         tags: ['Tokens'],
         headers: JwksHeaders,
-        response: { 200: Jwks, 304: Type.Null({ description: 'The keys are those of that `ETag`.' }) },
+        response: { 200: Jwks, 304: NoContent('The keys are those of that `ETag`.') },
       },
     },
     async (request, reply) => {
@@ -26,7 +26,7 @@ export const jwksRoute: FastifyPluginAsyncTypebox<JwksOptions> = async (app, { m
       // RFC 9110 §13.1.2: a list, compared weakly, for what compresses on the way makes tags weak.
       const known =
         request.headers['if-none-match']?.split(',').map((tag) => tag.trim().replace(/^W\//, '')) ?? []
-      if (known.includes(etag) || known.includes('*')) return reply.code(304).send(null)
+      if (known.includes(etag) || known.includes('*')) return reply.code(304).send()
       return jwks
     },
   )

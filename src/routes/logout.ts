@@ -1,5 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { Type } from 'typebox'
+import { NoContent } from '../schemas/no-content.ts'
 import { LogoutBody, LogoutQuery } from '../schemas/sessions.ts'
 
 /** Stands outside the guarded scope: an expired or revoked token may still end its session, and ending it twice is fine. */
@@ -26,13 +26,13 @@ export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
         querystring: LogoutQuery,
         body: LogoutBody,
         response: {
-          204: Type.Null({ description: 'No instance accepts a token of this session any more.' }),
+          204: NoContent('No instance accepts a token of this session any more.'),
         },
       },
     },
     async (request, reply) => {
       await app.sessions.end(request.accessToken, request.origin)
-      return reply.code(204).send(null)
+      return reply.code(204).send()
     },
   )
 }
