@@ -18,6 +18,7 @@ import jsonBody from './plugins/json-body.ts'
 import limits from './plugins/limits.ts'
 import { explainStart, type LogOptions, logging } from './plugins/log.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
+import openapi from './plugins/openapi.ts'
 import problems, { answerClientError, replyWithProblem } from './plugins/problems.ts'
 import purge from './plugins/purge.ts'
 import redis from './plugins/redis.ts'
@@ -26,6 +27,7 @@ import sessions from './plugins/sessions.ts'
 import tokenInspection from './plugins/token-inspection.ts'
 import tokens from './plugins/tokens.ts'
 import { adminUsersRoutes } from './routes/admin-users.ts'
+import { docsRoutes } from './routes/docs.ts'
 import { healthRoutes } from './routes/health.ts'
 import { jwksRoute } from './routes/jwks.ts'
 import { loginRoute } from './routes/login.ts'
@@ -70,6 +72,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(problems)
     await app.register(closing)
     await app.register(methodNotAllowed)
+    await app.register(openapi, { config })
     await app.register(jsonBody)
     await app.register(basicCredentials)
 
@@ -92,6 +95,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(limited)
     await app.register(guarded)
     await app.register(administration)
+    await app.register(docsRoutes)
     app.refuseOtherMethods()
     await app.ready()
     return app
@@ -103,7 +107,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
 
 /** Whoever has no token yet, or an old one, is counted. */
 const limited: FastifyPluginAsync = async (scope) => {
-  scope.addHook('onRequest', scope.limitByAddress)
+  scope.limitByAddress()
   await scope.register(registerRoute)
   await scope.register(loginRoute)
   await scope.register(refreshRoute)
@@ -112,7 +116,7 @@ const limited: FastifyPluginAsync = async (scope) => {
 
 /** Every route in here needs a live access token. */
 const guarded: FastifyPluginAsync = async (scope) => {
-  scope.addHook('onRequest', scope.authenticate)
+  scope.demandAccessToken()
   await scope.register(protectedRoute)
   await scope.register(meRoute)
   await scope.register(sessionsRoutes)
@@ -120,7 +124,7 @@ const guarded: FastifyPluginAsync = async (scope) => {
 
 /** And in here, one of an admin. */
 const administration: FastifyPluginAsync = async (scope) => {
-  scope.addHook('onRequest', scope.authenticate)
-  scope.addHook('onRequest', scope.requireRoles({ allOf: ['admin'] }))
+  scope.demandAccessToken()
+  scope.demandRoles({ allOf: ['admin'] })
   await scope.register(adminUsersRoutes)
 }

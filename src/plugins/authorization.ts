@@ -6,16 +6,22 @@ import { Outcome } from '../outcomes.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** For onRequest, after authenticate. A token's roles are those of today: a change of them ends its generation. */
-    requireRoles(demand: RoleDemand): (request: FastifyRequest) => Promise<void>
+    /**
+     * Guards every route of the scope it is called on, behind demandAccessToken. A token's roles are those of today: a change
+     * of them ends its generation.
+     */
+    demandRoles(this: FastifyInstance, demand: RoleDemand): void
   }
 }
 
 export default fp(
   async function authorization(app: FastifyInstance) {
-    app.decorate('requireRoles', (demand) => async (request) => {
-      if (!meetsDemand(request.accessToken.claims.roles, demand)) throw new Outcome('forbidden')
+    app.decorate('demandRoles', function (demand) {
+      this.addHook('onRequest', async ({ accessToken }) => {
+        if (!meetsDemand(accessToken.claims.roles, demand)) throw new Outcome('forbidden')
+      })
+      this.describeRoutes({ failures: ['forbidden'] })
     })
   },
-  { name: 'authorization', dependencies: ['authentication'] },
+  { name: 'authorization', dependencies: ['authentication', 'openapi'] },
 )

@@ -12,8 +12,8 @@ import { Outcome } from '../outcomes.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** For onRequest: counts by client address. @throws Outcome `rate_limited` */
-    limitByAddress(request: FastifyRequest, reply: FastifyReply): Promise<void>
+    /** Counts every request to the scope it is called on by client address, and refuses the surplus. */
+    limitByAddress(this: FastifyInstance): void
     /** For preHandler of a login: counts by address and account together, before any hashing. @throws Outcome `rate_limited` */
     limitLogins(request: FastifyRequest<{ Body: { username: string } }>): Promise<void>
   }
@@ -46,15 +46,18 @@ export default fp(
     const countAddress = await createCount('address', config.limits.address, addressOf)
     const countLogin = await createCount('login', config.limits.login, loginOf)
 
-    app.decorate('limitByAddress', async (request, reply) => {
-      const count = await countAddress?.(request)
-      if (!count || count.isAllowed) return
-      reply.headers({
-        'ratelimit-limit': count.max,
-        'ratelimit-remaining': count.remaining,
-        'ratelimit-reset': count.ttlInSeconds,
+    app.decorate('limitByAddress', function () {
+      this.describeRoutes({ failures: ['rate_limited'] })
+      this.addHook('onRequest', async (request, reply) => {
+        const count = await countAddress?.(request)
+        if (!count || count.isAllowed) return
+        reply.headers({
+          'ratelimit-limit': count.max,
+          'ratelimit-remaining': count.remaining,
+          'ratelimit-reset': count.ttlInSeconds,
+        })
+        refuseSurplus(count)
       })
-      refuseSurplus(count)
     })
 
     app.decorate('limitLogins', async (request) => {
@@ -62,7 +65,7 @@ export default fp(
       if (count && !count.isAllowed) refuseSurplus(count)
     })
   },
-  { name: 'limits', dependencies: ['redis'] },
+  { name: 'limits', dependencies: ['redis', 'openapi'] },
 )
 
 /** In a scope of its own, for the library has one store for each. */
