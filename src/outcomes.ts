@@ -10,14 +10,19 @@ export type OutcomeCode =
   | 'token_invalid'
   | 'token_expired'
   | 'token_revoked'
+  | 'refresh_token_invalid'
+  | 'refresh_token_reused'
+  | 'forbidden'
   | 'not_found'
   | 'method_not_allowed'
   | 'request_timeout'
   | 'username_taken'
+  | 'last_admin'
   | 'payload_too_large'
   | 'unsupported_media_type'
   | 'expectation_failed'
   | 'weak_password'
+  | 'rate_limited'
   | 'headers_too_large'
   | 'internal_error'
   | 'overloaded'
@@ -29,6 +34,8 @@ export interface OutcomeOptions {
   detail?: string
   /** Written to the log only: what a client must not learn. */
   reason?: string
+  /** When it is worth another try. */
+  retryAfterSeconds?: number
   cause?: unknown
 }
 
@@ -37,11 +44,13 @@ export class Outcome extends Error {
   readonly code: OutcomeCode
   readonly detail: string | undefined
   readonly reason: string | undefined
+  readonly retryAfterSeconds: number | undefined
 
-  constructor(code: OutcomeCode, { detail, reason, cause }: OutcomeOptions = {}) {
+  constructor(code: OutcomeCode, { detail, reason, retryAfterSeconds, cause }: OutcomeOptions = {}) {
     super(reason ?? detail ?? code, { cause })
     this.code = code
     this.detail = detail
     this.reason = reason
+    this.retryAfterSeconds = retryAfterSeconds
   }
 }

@@ -516,7 +516,10 @@ for (const storesOf of [postgresAndRedis, embedded]) {
 
     t.test('a logout that is not understood ends nothing', async (t) => {
       const { token } = await registerAndLogIn(url)
-      const query = refusal('invalid_request', 'querystring/scope must be equal to constant.')
+      const query = refusal(
+        'invalid_request',
+        'querystring/scope must be equal to one of the allowed values.',
+      )
       const list = refusal('invalid_request', 'querystring/scope must be string.')
       const unknown = refusal('invalid_request', 'querystring must NOT have additional properties.')
       const cases: [string, unknown, Refusal][] = [

@@ -1,9 +1,12 @@
 import { eq } from 'drizzle-orm'
 import type { Audit, LoginFailure, Origin } from '../audit/events.ts'
 import type { Database } from '../db/connect.ts'
+import { durably } from '../db/durably.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
-import type { Sessions, SessionTokens } from '../sessions/sessions.ts'
+import type { Endings } from '../sessions/endings.ts'
+import type { SessionTokens } from '../sessions/session-tokens.ts'
+import type { Sessions } from '../sessions/sessions.ts'
 import type { Passwords } from './passwords.ts'
 import { findUserByName, type User } from './users.ts'
 
@@ -19,7 +22,7 @@ export type LogIn = (request: LoginRequest, origin: Origin) => Promise<SessionTo
 export interface LoginOptions {
   db: Database
   passwords: Passwords
-  sessions: Pick<Sessions, 'start'>
+  sessions: Pick<Sessions & Endings, 'start' | 'endSurplus'>
   audit: Audit
 }
 
@@ -42,14 +45,17 @@ export function createLogin({ db, passwords, sessions, audit }: LoginOptions): L
     if (user.status !== 'active') throw refused('disabled', origin, user)
     const newHash = passwords.needsRehash(user.passwordHash) ? await passwords.hash(password) : undefined
 
-    const tokens = await db.transaction(async (tx) => {
+    const tokens = await durably(db, async (tx) => {
       const [current] = await tx.select().from(users).where(eq(users.id, user.id)).for('update')
       if (!current || !isUnchanged(user, current)) return undefined
       if (newHash) await tx.update(users).set({ passwordHash: newHash }).where(eq(users.id, user.id))
       const { id, generation, roles } = current
       return await sessions.start(tx, { id, generation, roles, amr: ['pwd'], acr: 'aal1', remember })
     })
-    if (tokens) audit.record({ event: 'login.succeeded', sub: user.id, sid: tokens.session_id }, origin)
+    if (!tokens) return undefined
+    const started = { sub: user.id, sid: tokens.session_id }
+    await sessions.endSurplus(started, origin)
+    audit.record({ event: 'login.succeeded', ...started }, origin)
     return tokens
   }
 

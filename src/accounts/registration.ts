@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Audit, Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
+import { durably } from '../db/durably.ts'
 import { isUniqueViolation } from '../db/errors.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
@@ -15,8 +16,16 @@ export interface RegistrationRequest {
   email?: string
 }
 
-/** @throws Outcome `invalid_request`, `weak_password`, `username_taken`, `overloaded` */
-export type Register = (request: RegistrationRequest, origin: Origin) => Promise<Account>
+/**
+ * Makes an account. Roles are never the registering person's to choose.
+ *
+ * @throws Outcome `invalid_request`, `weak_password`, `username_taken`, `overloaded`
+ */
+export type Register = (
+  request: RegistrationRequest,
+  origin?: Origin,
+  roles?: readonly string[],
+) => Promise<Account>
 
 export interface RegistrationOptions {
   db: Database
@@ -26,7 +35,7 @@ export interface RegistrationOptions {
 }
 
 export function createRegistration({ db, clock, passwords, audit }: RegistrationOptions): Register {
-  return async function register({ username, password, email }, origin) {
+  return async function register({ username, password, email }, origin, roles = []) {
     const canonical = canonicalUsername(username)
     if (canonical === undefined) {
       throw new Outcome('invalid_request', {
@@ -39,10 +48,11 @@ export function createRegistration({ db, clock, passwords, audit }: Registration
       username: canonical,
       email: email ?? null,
       passwordHash: await passwords.hash(password),
+      roles: [...roles],
       createdAt: new Date(clock.now()),
     }
     try {
-      const [inserted] = await db.insert(users).values(user).returning()
+      const [inserted] = await durably(db, (tx) => tx.insert(users).values(user).returning())
       audit.record({ event: 'account.registered', sub: user.id }, origin)
       return accountOf(inserted as typeof users.$inferSelect)
     } catch (error) {

@@ -19,6 +19,9 @@ export type AuditEvent =
       subjects: readonly string[]
     }
   | { event: 'revocation.recorded_late' | 'revocation.dropped'; reason: string }
+  | { event: 'refresh_token.reused'; sub: string; sid: string }
+  | { event: 'account.roles_changed'; sub: string; roles: readonly string[]; by: string }
+  | { event: 'account.first_admin'; sub: string }
   | { event: 'signing_key.created'; kid: string }
 
 export interface Audit {

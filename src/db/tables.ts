@@ -44,6 +44,11 @@ export const sessions = pgTable(
     amr: text().array().notNull(),
     acr: text().notNull(),
     remember: boolean().notNull(),
+    createdAt: moment('created_at').notNull(),
+    /** The last login or refresh. */
+    lastUsedAt: moment('last_used_at').notNull(),
+    /** The idle end: the newest refresh token is good until then. */
+    idleExpiresAt: moment('idle_expires_at').notNull(),
     /** The absolute end: no token of this session outlives it. */
     expiresAt: moment('expires_at').notNull(),
     /** The greatest `exp` of any access token issued under this session; a revocation must outlive it. */
@@ -53,6 +58,7 @@ export const sessions = pgTable(
   (table) => [index().on(table.userId)],
 )
 
+/** Every refresh token that a session ever had: the second use of an old one must be noticed for as long as it lasts. */
 export const refreshTokens = pgTable(
   'refresh_tokens',
   {
@@ -61,9 +67,16 @@ export const refreshTokens = pgTable(
     sessionId: uuid('session_id')
       .notNull()
       .references(() => sessions.id, { onDelete: 'cascade' }),
-    expiresAt: moment('expires_at').notNull(),
+    usedAt: moment('used_at'),
+    /** The hash of the token that took its place. */
+    successor: bytea(),
+    /** That token itself, sealed under a key that only the holder of this one can derive; kept for the repeat of a request. */
+    sealedSuccessor: bytea('sealed_successor'),
   },
-  (table) => [index().on(table.sessionId)],
+  (table) => [
+    index().on(table.sessionId),
+    index('refresh_tokens_sealed_index').on(table.sessionId).where(sql`${table.sealedSuccessor} is not null`),
+  ],
 )
 
 /** The record: what was taken back. No foreign keys, for a revocation outlives what it refers to. */

@@ -57,7 +57,8 @@ export function replyWithProblem(error: unknown, request: FastifyRequest, reply:
     )
 
   if (status === 401 || challenge) reply.header('www-authenticate', bearerChallenge(challenge))
-  if (status === 503) reply.header('retry-after', String(retryAfterSeconds))
+  if (status === 503 || status === 429)
+    reply.header('retry-after', String(outcome.retryAfterSeconds ?? retryAfterSeconds))
   reply
     .code(status)
     .type(problemMediaType)

@@ -1,32 +1,57 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.ts'
+import { createEndings, type Endings } from '../sessions/endings.ts'
+import { createRefresh, type Refresh } from '../sessions/refresh.ts'
 import { createSessions, type Sessions } from '../sessions/sessions.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    sessions: Sessions
+    sessions: Sessions & Endings & { refresh: Refresh }
   }
 }
 
 export interface SessionsOptions {
-  config: Pick<Config, 'refreshTokenTtlSeconds' | 'sessionTtlSeconds' | 'rememberTtlSeconds'>
+  config: Pick<
+    Config,
+    | 'refreshTokenTtlSeconds'
+    | 'sessionTtlSeconds'
+    | 'rememberTtlSeconds'
+    | 'refreshGraceSeconds'
+    | 'sessionsPerAccount'
+  >
 }
 
 export default fp(
   async function sessions(app: FastifyInstance, { config }: SessionsOptions) {
-    const { clock, accessTokens } = app
-    app.decorate(
-      'sessions',
-      createSessions({
+    const { clock, audit, accessTokens } = app
+    const { db } = app.database
+    const { revoke } = app.revocation
+    const idleSeconds = config.refreshTokenTtlSeconds
+    const absoluteSeconds = config.sessionTtlSeconds
+    const rememberSeconds = config.rememberTtlSeconds
+
+    const endings = createEndings({
+      db,
+      clock,
+      accessTokens,
+      revoke,
+      audit,
+      sessionsPerAccount: config.sessionsPerAccount,
+    })
+    app.decorate('sessions', {
+      ...createSessions({ db, clock, accessTokens, idleSeconds, absoluteSeconds, rememberSeconds }),
+      ...endings,
+      refresh: createRefresh({
+        db,
         clock,
         accessTokens,
-        revoke: app.revocation.revoke,
-        idleSeconds: config.refreshTokenTtlSeconds,
-        absoluteSeconds: config.sessionTtlSeconds,
-        rememberSeconds: config.rememberTtlSeconds,
+        endings,
+        idleSeconds,
+        rememberSeconds,
+        graceSeconds: config.refreshGraceSeconds,
       }),
-    )
+    })
   },
-  { name: 'sessions', dependencies: ['clock', 'revocation', 'tokens'] },
+  { name: 'sessions', dependencies: ['clock', 'audit', 'database', 'revocation', 'tokens'] },
 )

@@ -25,7 +25,6 @@ export default fp(
       'accessTokens',
       createAccessTokens({
         keys,
-        clock,
         issuer: config.issuer,
         audience: config.audience,
         clientId: config.firstPartyClientId,

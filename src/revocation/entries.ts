@@ -32,6 +32,13 @@ export const sessionEntry = (sid: string, lastExp: number): RevocationEntry => (
   expiresAt: lastExp + marginSeconds,
 })
 
+/** @param lastExp the same, under that generation of the account */
+export const generationEntry = (sub: string, ver: number, lastExp: number): RevocationEntry => ({
+  scope: 'generation',
+  subject: generationSubject(sub, ver),
+  expiresAt: lastExp + marginSeconds,
+})
+
 const generationSubject = (sub: string, ver: number): string => `${sub}:${ver}`
 
 export function parseGenerationSubject(subject: string): { sub: string; ver: number } {

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { and, asc, desc, gt, gte, lte, sql } from 'drizzle-orm'
 import type { Database } from '../db/connect.ts'
+import { durably } from '../db/durably.ts'
 import { revocationHead, revocations } from '../db/tables.ts'
 import type { RevocationEntry } from './entries.ts'
 
@@ -44,24 +45,6 @@ export async function record(
     )
   }
   return { freshMs: head.freshMs }
-}
-
-/** How long a writer may be silent, in milliseconds, before Postgres ends it: all others wait for the head row. */
-const silenceMs = 1_000
-
-/**
- * Runs `work` in a transaction whose commit has reached the disk when it returns, whatever the server's default is:
- * with `synchronous_commit = off` a crash loses what was acknowledged. An instance that freezes in it holds others up for
- * no longer than it may be silent.
- */
-export function durably<T>(db: Database, work: (tx: Database) => Promise<T>): Promise<T> {
-  return db.transaction(async (tx) => {
-    await tx.execute(
-      sql`select set_config('synchronous_commit', 'on', true),
-                 set_config('idle_in_transaction_session_timeout', ${String(silenceMs)}, true)`,
-    )
-    return await work(tx)
-  })
 }
 
 /** Lets every writer know how long this instance's tail may go without looking. Never lowered. */

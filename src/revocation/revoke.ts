@@ -6,10 +6,11 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Audit, Origin } from '../audit/events.ts'
 import type { Database } from '../db/connect.ts'
+import { durably } from '../db/durably.ts'
 import { isDatabaseUnavailable } from '../db/errors.ts'
 import { Outcome } from '../outcomes.ts'
 import type { RevocationEntry } from './entries.ts'
-import { durably, record } from './record.ts'
+import { record } from './record.ts'
 import type { RevocationIndex } from './redis-index.ts'
 import type { Tail } from './tail.ts'
 
@@ -19,8 +20,9 @@ export interface Revocation {
   reason: string
   origin?: Origin
   /**
-   * Writes that belong to the same transaction, such as the end of the session's row. May return entries to record in
-   * place of `entries`, where the row knows of tokens that live longer; none, where all is recorded already.
+   * Writes that belong to the same transaction, such as the end of the session's row. Returns the entries to record in
+   * place of `entries`: the row may know of tokens that live longer, or of what else must go; none, where all is recorded
+   * already. If it throws an outcome, nothing was revoked but `entries`.
    */
   within?(tx: Database): Promise<readonly RevocationEntry[]>
 }
@@ -28,8 +30,8 @@ export interface Revocation {
 /**
  * Resolves when no instance accepts what was revoked any more.
  *
- * @throws Outcome `unavailable` if the record could not be written: the entries stay refused here and in the index, and
- *   are recorded as soon as that is possible
+ * @throws Outcome `unavailable` if the record could not be written: what is in `entries` stays refused here and in the
+ *   index, and is recorded as soon as that is possible
  */
 export type Revoke = (revocation: Revocation) => Promise<void>
 
@@ -84,7 +86,8 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
     } catch (cause) {
       await indexing
       if (!isDatabaseUnavailable(cause)) throw cause
-      remember(revocation)
+      // What is refused must come to be recorded. What was only asked for is forgotten: its asker knows that it failed.
+      if (entries.length > 0) remember(revocation)
       audit.record({ event: 'revocation.not_recorded', reason, subjects }, origin)
       throw new Outcome('unavailable', { detail: 'The revocation could not be recorded yet.', cause })
     }

@@ -7,6 +7,7 @@ export const loginRoute: FastifyPluginAsyncTypebox = async (app) => {
     '/login',
     {
       preValidation: app.acceptBasicCredentials,
+      preHandler: app.limitLogins,
       schema: { body: LoginBody, response: { 200: SessionTokens } },
     },
     async (request, reply) => {

@@ -17,6 +17,32 @@ export const Account = Type.Object({
   created_at: Type.String({ format: 'date-time' }),
 })
 
+/** A grammar that no header or list can be split by. */
+const role = Type.String({ pattern: '^[a-z][a-z0-9:._-]{0,63}$' })
+
+export const ManagedAccount = Type.Object({
+  ...Account.properties,
+  status: Type.Unsafe<'active' | 'disabled'>({ type: 'string', enum: ['active', 'disabled'] }),
+})
+
+export const AccountPage = Type.Object({
+  users: Type.Array(ManagedAccount),
+  /** Absent on the last page. */
+  next_cursor: Type.Optional(Type.String()),
+})
+
+export const AccountPageQuery = Type.Object(
+  { cursor: Type.Optional(Type.String({ minLength: 1, maxLength: 1024 })) },
+  { additionalProperties: false },
+)
+
+export const AccountParams = Type.Object({ id: Type.String({ format: 'uuid' }) })
+
+export const RolesBody = Type.Object(
+  { roles: Type.Array(role, { maxItems: 32, uniqueItems: true }) },
+  { additionalProperties: false },
+)
+
 export const LoginBody = Type.Object(
   { username, password, remember: Type.Optional(Type.Boolean()) },
   { additionalProperties: false },

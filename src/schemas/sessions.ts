@@ -10,13 +10,38 @@ export const SessionTokens = Type.Object({
   session_id: Type.String({ format: 'uuid' }),
 })
 
+/** Of any length that fits: what is no refresh token is refused as one, an access token too. */
+const refreshToken = Type.String()
+
+export const RefreshBody = Type.Object({ refresh_token: refreshToken }, { additionalProperties: false })
+
 export const LogoutQuery = Type.Object(
-  { scope: Type.Optional(Type.Literal('session')) },
+  {
+    scope: Type.Optional(
+      Type.Unsafe<'session' | 'others' | 'all'>({ type: 'string', enum: ['session', 'others', 'all'] }),
+    ),
+  },
   { additionalProperties: false },
 )
 
-/** None, or an object with nothing in it: many clients send one. */
-export const LogoutBody = Type.Unsafe<null | Record<string, never>>({
+/** None, or an object that may be empty: many clients send one. */
+export const LogoutBody = Type.Unsafe<null | { refresh_token?: string }>({
   type: ['object', 'null'],
+  properties: { refresh_token: refreshToken },
   additionalProperties: false,
+})
+
+export const SessionParams = Type.Object({ sid: Type.String({ format: 'uuid' }) })
+
+export const SessionList = Type.Object({
+  sessions: Type.Array(
+    Type.Object({
+      id: Type.String({ format: 'uuid' }),
+      created_at: Type.String({ format: 'date-time' }),
+      last_used_at: Type.String({ format: 'date-time' }),
+      expires_at: Type.String({ format: 'date-time' }),
+      remember: Type.Boolean(),
+      current: Type.Boolean(),
+    }),
+  ),
 })

@@ -1,15 +1,15 @@
-/** A session is what one login starts: it owns the refresh token and every access token issued under it, and it ends. */
+/** A session is what one login starts: it owns the refresh tokens and every access token issued under it, and it ends. */
 import { randomUUID } from 'node:crypto'
-import { eq } from 'drizzle-orm'
-import type { Origin } from '../audit/events.ts'
-import type { AccessToken } from '../bearer/claims.ts'
+import { and, desc, eq, isNull } from 'drizzle-orm'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
-import { refreshTokens, sessions } from '../db/tables.ts'
-import { sessionEntry } from '../revocation/entries.ts'
-import type { Revoke } from '../revocation/revoke.ts'
+import { refreshTokens, sessions, users } from '../db/tables.ts'
+import { Outcome } from '../outcomes.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
+import type { SessionHolder } from './endings.ts'
+import { isLive } from './liveness.ts'
+import { issueSessionTokens, type SessionTokens, sessionFacts } from './session-tokens.ts'
 
 /** Who starts a session, and how they proved who they are (`amr` of RFC 8176, `acr` as a NIST assurance level). */
 export interface SessionOwner {
@@ -21,31 +21,35 @@ export interface SessionOwner {
   remember: boolean
 }
 
-/** What a client gets to hold (RFC 6749 §5.1). Lifetimes are in seconds from now. */
-export interface SessionTokens {
-  access_token: string
-  token_type: 'Bearer'
-  expires_in: number
-  refresh_token: string
-  refresh_expires_in: number
-  session_id: string
+/** What a session tells its owner. */
+export interface SessionSummary {
+  id: string
+  created_at: string
+  last_used_at: string
+  /** The absolute end. */
+  expires_at: string
+  remember: boolean
+  /** Whether it is the one that asks. */
+  current: boolean
 }
 
 export interface Sessions {
   /** Starts a session within the transaction that found its owner to be who they were. */
   start(tx: Database, owner: SessionOwner): Promise<SessionTokens>
+  /** The live sessions of the holder's account, the youngest first. */
+  list(holder: SessionHolder): Promise<SessionSummary[]>
   /**
-   * Ends the session of a token, however old that token is. Ending it twice is the same as once.
+   * Who holds this refresh token: one that could be used now, or any that was ever given.
    *
-   * @throws what revoke throws
+   * @throws Outcome `refresh_token_invalid`
    */
-  end(token: AccessToken, origin: Origin): Promise<void>
+  findHolder(refreshToken: string, demand: 'live' | 'known'): Promise<SessionHolder>
 }
 
 export interface SessionsOptions {
+  db: Database
   clock: Clock
   accessTokens: AccessTokens
-  revoke: Revoke
   /** The longest a refresh token waits to be used, and the longest a session lasts, in seconds. */
   idleSeconds: number
   absoluteSeconds: number
@@ -54,72 +58,69 @@ export interface SessionsOptions {
 }
 
 const momentOf = (seconds: number) => new Date(seconds * 1000)
-const secondsOf = (moment: Date) => Math.ceil(moment.getTime() / 1000)
 
 /** Sessions live in Postgres alone; what ends them is a revocation. */
 export function createSessions(options: SessionsOptions): Sessions {
-  const { clock, accessTokens, revoke, idleSeconds, absoluteSeconds, rememberSeconds } = options
+  const { db, clock, accessTokens, idleSeconds, absoluteSeconds, rememberSeconds } = options
 
   return {
     async start(tx, { id: userId, generation, roles, amr, acr, remember }) {
       const now = inSeconds(clock)
       const end = now + (remember ? rememberSeconds : absoluteSeconds)
-      const refreshEnd = Math.min(now + (remember ? rememberSeconds : idleSeconds), end)
-      const id = randomUUID()
-      const access = accessTokens.issue({
-        sub: userId,
-        sid: id,
-        ver: generation,
-        roles,
-        authTime: now,
-        amr,
-        acr,
-        notAfter: end,
-      })
-      const refreshToken = generateOpaqueToken()
-      await tx.insert(sessions).values({
-        id,
+      const idleEnd = now + (remember ? rememberSeconds : idleSeconds)
+      const session: typeof sessions.$inferSelect = {
+        id: randomUUID(),
         userId,
         generation,
         authTime: momentOf(now),
         amr: [...amr],
         acr,
         remember,
+        createdAt: new Date(clock.now()),
+        lastUsedAt: new Date(clock.now()),
+        idleExpiresAt: momentOf(Math.min(idleEnd, end)),
         expiresAt: momentOf(end),
-        accessExpMax: momentOf(access.exp),
-      })
-      await tx.insert(refreshTokens).values({
-        hash: hashOpaqueToken(refreshToken),
-        sessionId: id,
-        expiresAt: momentOf(refreshEnd),
-      })
-      return {
-        access_token: access.token,
-        token_type: 'Bearer',
-        expires_in: access.expiresIn,
-        refresh_token: refreshToken,
-        refresh_expires_in: refreshEnd - now,
-        session_id: id,
+        accessExpMax: momentOf(Math.min(accessTokens.latestExpiry(now), end)),
+        endedAt: null,
       }
+      const refreshToken = generateOpaqueToken()
+      await tx.insert(sessions).values(session)
+      await tx.insert(refreshTokens).values({ hash: hashOpaqueToken(refreshToken), sessionId: session.id })
+      return issueSessionTokens(accessTokens, sessionFacts(session, roles), refreshToken, now)
     },
 
-    async end({ claims: { sid, exp } }, origin) {
-      const lastExp = Math.max(exp, accessTokens.latestExpiry())
-      await revoke({
-        entries: [sessionEntry(sid, lastExp)],
-        reason: 'logout',
-        origin,
-        async within(tx) {
-          const [session] = await tx.select().from(sessions).where(eq(sessions.id, sid)).for('update')
-          if (session?.endedAt) return []
-          await tx
-            .update(sessions)
-            .set({ endedAt: new Date(clock.now()) })
-            .where(eq(sessions.id, sid))
-          // Another instance may issue longer tokens than this one.
-          return [sessionEntry(sid, Math.max(lastExp, session ? secondsOf(session.accessExpMax) : 0))]
-        },
-      })
+    async list({ sub, sid }) {
+      const live = await db
+        .select({ session: sessions })
+        .from(sessions)
+        .innerJoin(users, eq(users.id, sessions.userId))
+        .where(and(eq(sessions.userId, sub), isLive(clock.now())))
+        .orderBy(desc(sessions.createdAt))
+      return live.map(({ session }) => ({
+        id: session.id,
+        created_at: session.createdAt.toISOString(),
+        last_used_at: session.lastUsedAt.toISOString(),
+        expires_at: session.expiresAt.toISOString(),
+        remember: session.remember,
+        current: session.id === sid,
+      }))
+    },
+
+    async findHolder(refreshToken, demand) {
+      const isUsable = and(isNull(refreshTokens.usedAt), isLive(clock.now()))
+      const [holder] = await db
+        .select({ sub: sessions.userId, sid: sessions.id, ver: sessions.generation })
+        .from(refreshTokens)
+        .innerJoin(sessions, eq(sessions.id, refreshTokens.sessionId))
+        .innerJoin(users, eq(users.id, sessions.userId))
+        .where(
+          and(
+            eq(refreshTokens.hash, hashOpaqueToken(refreshToken)),
+            demand === 'live' ? isUsable : undefined,
+          ),
+        )
+      if (!holder) throw new Outcome('refresh_token_invalid')
+      return holder
     },
   }
 }

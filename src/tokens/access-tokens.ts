@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto'
 import type { AccessTokenClaims } from '../bearer/claims.ts'
-import { type Clock, inSeconds } from '../db/clock.ts'
 import type { SigningKeys } from './signing-keys.ts'
 
 /** What a session says about its owner and about how they came in. All times in seconds since the epoch. */
@@ -12,28 +11,26 @@ export interface AccessTokenSubject {
   authTime: number
   amr: readonly string[]
   acr: string
+  iat: number
   /** No token outlives its session. */
   notAfter: number
 }
 
 export interface IssuedToken {
   token: string
-  /** Seconds since the epoch. */
-  exp: number
-  /** The same as seconds from now. */
+  /** Seconds from `iat`. */
   expiresIn: number
 }
 
 export interface AccessTokens {
   /** Issues a token (RFC 9068). */
   issue(subject: AccessTokenSubject): IssuedToken
-  /** The `exp` of a token issued now, were its session endless. */
-  latestExpiry(): number
+  /** The `exp` of a token issued at a moment, were its session endless. In seconds since the epoch. */
+  latestExpiry(iat: number): number
 }
 
 export interface AccessTokensOptions {
   keys: Pick<SigningKeys, 'sign'>
-  clock: Clock
   issuer: string
   audience: string
   clientId: string
@@ -41,13 +38,12 @@ export interface AccessTokensOptions {
 }
 
 export function createAccessTokens(options: AccessTokensOptions): AccessTokens {
-  const { keys, clock, issuer, audience, clientId, ttlSeconds } = options
+  const { keys, issuer, audience, clientId, ttlSeconds } = options
 
   return {
-    latestExpiry: () => inSeconds(clock) + ttlSeconds,
+    latestExpiry: (iat) => iat + ttlSeconds,
 
-    issue({ sub, sid, ver, roles, authTime, amr, acr, notAfter }) {
-      const iat = inSeconds(clock)
+    issue({ sub, sid, ver, roles, authTime, amr, acr, iat, notAfter }) {
       const exp = Math.min(iat + ttlSeconds, notAfter)
       const claims: AccessTokenClaims = {
         iss: issuer,
@@ -64,7 +60,7 @@ export function createAccessTokens(options: AccessTokensOptions): AccessTokens {
         amr,
         acr,
       }
-      return { token: keys.sign(claims), exp, expiresIn: exp - iat }
+      return { token: keys.sign(claims), expiresIn: exp - iat }
     },
   }
 }

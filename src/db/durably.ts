@@ -1,0 +1,20 @@
+import { sql } from 'drizzle-orm'
+import type { Database } from './connect.ts'
+
+/** How long a writer may be silent, in milliseconds, before Postgres ends it: others wait for its locks. */
+const silenceMs = 1_000
+
+/**
+ * Runs `work` in a transaction whose commit has reached the disk when it returns, whatever the server's default is:
+ * with `synchronous_commit = off` a crash loses what was acknowledged. An instance that freezes in it holds others up for
+ * no longer than it may be silent.
+ */
+export function durably<T>(db: Database, work: (tx: Database) => Promise<T>): Promise<T> {
+  return db.transaction(async (tx) => {
+    await tx.execute(
+      sql`select set_config('synchronous_commit', 'on', true),
+                 set_config('idle_in_transaction_session_timeout', ${String(silenceMs)}, true)`,
+    )
+    return await work(tx)
+  })
+}

@@ -1,0 +1,148 @@
+/** How sessions end, whoever ends them: always by a revocation, so that their live access tokens end with them. */
+import { and, desc, eq, inArray, isNull, ne, type SQL } from 'drizzle-orm'
+import type { Audit, Origin } from '../audit/events.ts'
+import { type Clock, inSeconds } from '../db/clock.ts'
+import type { Database } from '../db/connect.ts'
+import { sessions, users } from '../db/tables.ts'
+import { Outcome } from '../outcomes.ts'
+import { generationEntry, type RevocationEntry, sessionEntry } from '../revocation/entries.ts'
+import type { Revoke } from '../revocation/revoke.ts'
+import type { AccessTokens } from '../tokens/access-tokens.ts'
+import { stepGeneration } from './generation.ts'
+import { isLive } from './liveness.ts'
+
+/** Somebody in a session, as a token of theirs tells. */
+export interface SessionHolder {
+  sub: string
+  sid: string
+  ver: number
+  /** When that token expires if it is an access token, in seconds since the epoch. */
+  exp?: number
+}
+
+/** All of these throw what revoke throws. To end what has ended already is the same as to end it once. */
+export interface Endings {
+  /** Ends the holder's own session. */
+  end(holder: SessionHolder, origin: Origin): Promise<void>
+  /** Ends a session of the holder's account. @throws Outcome `not_found` if there is none with this id */
+  endOwn(holder: SessionHolder, sid: string, origin: Origin): Promise<void>
+  /** Ends all other sessions of the holder's account. */
+  endOthers(holder: SessionHolder, origin: Origin): Promise<void>
+  /** Ends all sessions of the holder's account. @throws Outcome `token_revoked` if somebody else just has */
+  endAll(holder: SessionHolder, origin: Origin): Promise<void>
+  /** Ends a session of which an old refresh token was presented. */
+  endStolen(session: { id: string; userId: string }, origin: Origin): Promise<void>
+  /** Ends the oldest sessions of an account that has too many, now that this one has started. */
+  endSurplus(started: { sub: string; sid: string }, origin: Origin): Promise<void>
+}
+
+export interface EndingsOptions {
+  db: Database
+  clock: Clock
+  accessTokens: Pick<AccessTokens, 'latestExpiry'>
+  revoke: Revoke
+  audit: Audit
+  sessionsPerAccount: number
+}
+
+export function createEndings(options: EndingsOptions): Endings {
+  const { db, clock, accessTokens, revoke, audit, sessionsPerAccount } = options
+  const latestExpiry = () => accessTokens.latestExpiry(inSeconds(clock))
+
+  /** @returns what is to be recorded: nothing for those that have ended already */
+  async function endRows(tx: Database, which: SQL | undefined): Promise<RevocationEntry[]> {
+    const ended = await tx
+      .update(sessions)
+      .set({ endedAt: new Date(clock.now()) })
+      .where(and(which, isNull(sessions.endedAt)))
+      .returning({ id: sessions.id, accessExpMax: sessions.accessExpMax })
+    return ended
+      .map(({ id, accessExpMax }) => sessionEntry(id, Math.ceil(accessExpMax.getTime() / 1000)))
+      .filter(({ expiresAt }) => expiresAt > inSeconds(clock))
+  }
+
+  async function end(sid: string, reason: string, origin: Origin, exp = 0): Promise<void> {
+    const entry = sessionEntry(sid, Math.max(exp, latestExpiry()))
+    await revoke({
+      entries: [entry],
+      reason,
+      origin,
+      async within(tx) {
+        const [session] = await tx.select().from(sessions).where(eq(sessions.id, sid)).for('update')
+        // Without a row, the account is gone, and its sessions with it.
+        const [recorded] = session ? await endRows(tx, eq(sessions.id, sid)) : [entry]
+        // Another instance may issue longer tokens than this one.
+        return recorded ? [{ ...entry, expiresAt: Math.max(entry.expiresAt, recorded.expiresAt) }] : []
+      },
+    })
+  }
+
+  return {
+    end: ({ sid, exp }, origin) => end(sid, 'logout', origin, exp),
+
+    async endOwn({ sub }, sid, origin) {
+      const [own] = await db
+        .select({ id: sessions.id })
+        .from(sessions)
+        .where(and(eq(sessions.id, sid), eq(sessions.userId, sub)))
+      if (!own) throw new Outcome('not_found')
+      await end(sid, 'ended', origin)
+    },
+
+    async endOthers({ sub, sid }, origin) {
+      await revoke({
+        // They are not known before the account is locked: a login under way comes before this or after.
+        entries: [],
+        reason: 'logout_others',
+        origin,
+        async within(tx) {
+          await tx.select({ id: users.id }).from(users).where(eq(users.id, sub)).for('update')
+          return await endRows(tx, and(eq(sessions.userId, sub), ne(sessions.id, sid)))
+        },
+      })
+    },
+
+    async endAll({ sub, ver }, origin) {
+      await revoke({
+        entries: [generationEntry(sub, ver, latestExpiry())],
+        reason: 'logout_all',
+        origin,
+        async within(tx) {
+          const [user] = await tx.select().from(users).where(eq(users.id, sub)).for('update')
+          if (user?.generation !== ver) throw new Outcome('token_revoked')
+          const now = new Date(clock.now())
+          return [await stepGeneration(tx, { user, sessions: 'end', latestExpiry: latestExpiry(), now })]
+        },
+      })
+    },
+
+    async endStolen({ id, userId }, origin) {
+      audit.record({ event: 'refresh_token.reused', sub: userId, sid: id }, origin)
+      await end(id, 'refresh_token_reused', origin)
+    },
+
+    async endSurplus({ sub, sid }, origin) {
+      const surplus = await db
+        .select({ id: sessions.id })
+        .from(sessions)
+        .innerJoin(users, eq(users.id, sessions.userId))
+        .where(and(eq(sessions.userId, sub), ne(sessions.id, sid), isLive(clock.now())))
+        .orderBy(desc(sessions.createdAt))
+        .offset(sessionsPerAccount - 1)
+      if (surplus.length === 0) return
+      await revoke({
+        entries: [],
+        reason: 'too_many_sessions',
+        origin,
+        within: (tx) =>
+          endRows(
+            tx,
+            inArray(
+              sessions.id,
+              surplus.map(({ id }) => id),
+            ),
+          ),
+      })
+    },
+  }
+}

@@ -1,0 +1,102 @@
+/**
+ * Refresh token rotation (RFC 9700 §4.14.2): each token is used once. Its second use is a repeat, if the reply to the first
+ * may have been lost, or else theft. It cannot be told who of the two is the thief, so theft ends the session.
+ */
+import type { Origin } from '../audit/events.ts'
+import type { Clock } from '../db/clock.ts'
+import type { Database } from '../db/connect.ts'
+import { durably } from '../db/durably.ts'
+import { createSealer } from '../db/sealing.ts'
+import { Outcome } from '../outcomes.ts'
+import type { AccessTokens } from '../tokens/access-tokens.ts'
+import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
+import type { Endings } from './endings.ts'
+import { findSuccession, type Link, lockSession, noteAccess, rotate } from './rotation.ts'
+import { issueSessionTokens, type SessionFacts, type SessionTokens } from './session-tokens.ts'
+
+/**
+ * @throws Outcome `refresh_token_invalid` for whatever is not a refresh token of a live session, `refresh_token_reused` when
+ *   the theft of one has ended its session, and what revoke throws
+ */
+export type Refresh = (refreshToken: string, origin: Origin) => Promise<SessionTokens>
+
+export interface RefreshOptions {
+  db: Database
+  clock: Clock
+  accessTokens: AccessTokens
+  endings: Pick<Endings, 'endStolen'>
+  /** How long a refresh token waits to be used, without and with `remember`. */
+  idleSeconds: number
+  rememberSeconds: number
+  /** How long a used token may be presented once more although its successor has been used. */
+  graceSeconds: number
+}
+
+const sealingPurpose = 'refresh token successor'
+
+export function createRefresh(options: RefreshOptions): Refresh {
+  const { db, clock, accessTokens, endings, idleSeconds, rememberSeconds, graceSeconds } = options
+
+  return async function refresh(refreshToken, origin) {
+    const hash = hashOpaqueToken(refreshToken)
+    const successor = generateOpaqueToken()
+    const now = clock.now()
+    const iat = Math.floor(now / 1000)
+    const rotated = await rotate(db, {
+      hash,
+      successor: hashOpaqueToken(successor),
+      sealedSuccessor: createSealer(refreshToken).seal(sealingPurpose, Buffer.from(successor)),
+      now,
+      idleEnd: (iat + idleSeconds) * 1000,
+      rememberEnd: (iat + rememberSeconds) * 1000,
+      accessEnd: accessTokens.latestExpiry(iat) * 1000,
+      graceStart: now - graceSeconds * 1000,
+    })
+    if (rotated) return issueSessionTokens(accessTokens, rotated, successor, iat)
+
+    const repeated = await repeat(refreshToken, hash, now)
+    if ('stolen' in repeated) {
+      await endings.endStolen(repeated.stolen, origin)
+      throw new Outcome('refresh_token_reused')
+    }
+    return repeated
+  }
+
+  /** Gives a repeat the newest unused token of the session, never a second branch; or tells which session was stolen. */
+  function repeat(refreshToken: string, hash: Buffer, now: number) {
+    return durably(db, async (tx): Promise<SessionTokens | { stolen: SessionFacts }> => {
+      const found = await lockSession(tx, hash, now)
+      if (!found) throw new Outcome('refresh_token_invalid')
+      // In a statement of its own: the lock may have been waited for.
+      const succession = await findSuccession(tx, hash)
+      const newest = followSuccession(refreshToken, succession, now - graceSeconds * 1000)
+      if (newest === undefined) return { stolen: found }
+
+      const iat = Math.floor(now / 1000)
+      await noteAccess(tx, found.id, now, accessTokens.latestExpiry(iat) * 1000)
+      return issueSessionTokens(accessTokens, found, newest, iat)
+    })
+  }
+}
+
+/**
+ * The newest token that came after this one, or undefined if it is presented too late: its successor has been used, so the
+ * reply that brought it was not lost, and the grace is over.
+ *
+ * @param graceStart tokens used since then are in their grace, in milliseconds since the epoch
+ */
+function followSuccession(
+  token: string,
+  succession: readonly Link[],
+  graceStart: number,
+): string | undefined {
+  const [presented, successor] = succession
+  if (presented?.usedAt && successor?.usedAt && presented.usedAt <= graceStart) return undefined
+  let newest = token
+  for (const { usedAt, sealedSuccessor } of succession) {
+    if (usedAt === null) break
+    if (sealedSuccessor === null) return undefined
+    newest = createSealer(newest).open(sealingPurpose, Buffer.from(sealedSuccessor)).toString()
+  }
+  return newest
+}

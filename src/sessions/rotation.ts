@@ -1,0 +1,123 @@
+/**
+ * Refresh token rotation in SQL. Both functions lock the account, then the session, then the token, and judge what they
+ * find by its state after the wait: whoever changed one of them first has won.
+ */
+import { and, eq, type SQL, sql } from 'drizzle-orm'
+import type { Database } from '../db/connect.ts'
+import { refreshTokens, sessions, users } from '../db/tables.ts'
+import { isLive, momentInSql } from './liveness.ts'
+import { type SessionFacts, sessionFacts } from './session-tokens.ts'
+
+/** All times are in milliseconds since the epoch. */
+export interface Rotation {
+  hash: Buffer
+  successor: Buffer
+  /** The successor itself, for whoever still holds the token that it replaces. */
+  sealedSuccessor: Buffer
+  now: number
+  /** The idle end of the session from now on, and the same with `remember`. */
+  idleEnd: number
+  rememberEnd: number
+  /** The `exp` of the access token that comes along. */
+  accessEnd: number
+  /** Successors sealed before this are needed no more. */
+  graceStart: number
+}
+
+/** What a session's `access_exp_max` becomes with a token that ends so; no token outlives its session. */
+const greatestAccessEnd = (accessEnd: number) =>
+  sql`greatest(${sessions.accessExpMax}, least(${momentInSql(accessEnd)}, ${sessions.expiresAt}))`
+
+const epoch = (column: SQL) => sql`extract(epoch from ${column})::float8`
+
+/**
+ * Uses up a refresh token that is unused and of a live session, and puts its successor in its place: one statement, one round
+ * trip. It commits durably whatever the server's default is, for the successor is acknowledged.
+ *
+ * @returns the session as it is now, or undefined if the token cannot be used (once more)
+ */
+export async function rotate(db: Database, rotation: Rotation): Promise<SessionFacts | undefined> {
+  const { hash, successor, sealedSuccessor } = rotation
+  const now = momentInSql(rotation.now)
+  const { rows } = (await db.execute(sql`
+    with presented as (
+      select refresh_tokens.hash, sessions.*, users.roles,
+        least(
+          case when remember then ${momentInSql(rotation.rememberEnd)} else ${momentInSql(rotation.idleEnd)} end,
+          sessions.expires_at
+        ) as idle_end
+      from users
+      join sessions on sessions.user_id = users.id
+      join refresh_tokens on refresh_tokens.session_id = sessions.id
+      where refresh_tokens.hash = ${hash} and refresh_tokens.used_at is null and ${isLive(rotation.now)}
+      for share of users for no key update of sessions, refresh_tokens
+    ), used as (
+      update refresh_tokens set used_at = ${now}, successor = ${successor}, sealed_successor = ${sealedSuccessor}
+      from presented where refresh_tokens.hash = presented.hash
+    ), made as (
+      insert into refresh_tokens (hash, session_id) select ${successor}::bytea, id from presented
+    ), forgotten as (
+      update refresh_tokens set sealed_successor = null
+      from presented
+      where refresh_tokens.session_id = presented.id and refresh_tokens.hash <> presented.hash
+        and refresh_tokens.sealed_successor is not null
+        and refresh_tokens.used_at < ${momentInSql(rotation.graceStart)}
+    ), prolonged as (
+      update sessions set last_used_at = ${now}, idle_expires_at = presented.idle_end,
+        access_exp_max = ${greatestAccessEnd(rotation.accessEnd)}
+      from presented where sessions.id = presented.id
+    )
+    select id, user_id as "userId", generation, roles, amr, acr,
+      ${epoch(sql`auth_time`)} as "authTime", ${epoch(sql`idle_end`)} as "idleExpiresAt",
+      ${epoch(sql`expires_at`)} as "expiresAt", set_config('synchronous_commit', 'on', true)
+    from presented`)) as unknown as { rows: SessionFacts[] }
+  return rows[0]
+}
+
+/** Locks the live session that a refresh token belongs to, used or not. */
+export async function lockSession(
+  tx: Database,
+  hash: Buffer,
+  now: number,
+): Promise<SessionFacts | undefined> {
+  const [found] = await tx
+    .select({ session: sessions, roles: users.roles })
+    .from(users)
+    .innerJoin(sessions, eq(sessions.userId, users.id))
+    .innerJoin(refreshTokens, eq(refreshTokens.sessionId, sessions.id))
+    .where(and(eq(refreshTokens.hash, hash), isLive(now)))
+    .for('no key update')
+  return found && sessionFacts(found.session, found.roles)
+}
+
+/** Notes that a session gets another access token without a rotation. Times are in milliseconds since the epoch. */
+export async function noteAccess(tx: Database, id: string, now: number, accessEnd: number): Promise<void> {
+  await tx
+    .update(sessions)
+    .set({
+      lastUsedAt: new Date(now),
+      accessExpMax: greatestAccessEnd(accessEnd),
+    })
+    .where(eq(sessions.id, id))
+}
+
+/** A refresh token of a session, with what is left of the one that took its place. */
+export interface Link {
+  /** In milliseconds since the epoch. */
+  usedAt: number | null
+  sealedSuccessor: Uint8Array | null
+}
+
+/** A refresh token and those that came after it, in order. The last one is unused. */
+export async function findSuccession(tx: Database, hash: Buffer): Promise<Link[]> {
+  const { rows } = (await tx.execute(sql`
+    with recursive succession as (
+      select used_at, successor, sealed_successor, 0 as step from refresh_tokens where hash = ${hash}
+      union all
+      select next.used_at, next.successor, next.sealed_successor, step + 1
+      from succession join refresh_tokens next on next.hash = succession.successor
+    )
+    select ${epoch(sql`used_at`)} * 1000 as "usedAt", sealed_successor as "sealedSuccessor"
+    from succession order by step`)) as unknown as { rows: Link[] }
+  return rows
+}

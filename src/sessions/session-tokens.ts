@@ -1,0 +1,67 @@
+import type { sessions } from '../db/tables.ts'
+import type { AccessTokens } from '../tokens/access-tokens.ts'
+
+/** What a client gets to hold (RFC 6749 §5.1). Lifetimes are in seconds from now. */
+export interface SessionTokens {
+  access_token: string
+  token_type: 'Bearer'
+  expires_in: number
+  refresh_token: string
+  refresh_expires_in: number
+  session_id: string
+}
+
+/** A session as its tokens tell of it. Times are in seconds since the epoch. */
+export interface SessionFacts {
+  id: string
+  userId: string
+  generation: number
+  roles: readonly string[]
+  authTime: number
+  amr: readonly string[]
+  acr: string
+  idleExpiresAt: number
+  expiresAt: number
+}
+
+export const sessionFacts = (row: typeof sessions.$inferSelect, roles: readonly string[]): SessionFacts => ({
+  id: row.id,
+  userId: row.userId,
+  generation: row.generation,
+  roles,
+  authTime: epochSeconds(row.authTime),
+  amr: row.amr,
+  acr: row.acr,
+  idleExpiresAt: epochSeconds(row.idleExpiresAt),
+  expiresAt: epochSeconds(row.expiresAt),
+})
+
+const epochSeconds = (moment: Date) => Math.floor(moment.getTime() / 1000)
+
+/** Issues an access token, and puts it next to the refresh token that the session has now. */
+export function issueSessionTokens(
+  accessTokens: Pick<AccessTokens, 'issue'>,
+  session: SessionFacts,
+  refreshToken: string,
+  now: number,
+): SessionTokens {
+  const { token, expiresIn } = accessTokens.issue({
+    sub: session.userId,
+    sid: session.id,
+    ver: session.generation,
+    roles: session.roles,
+    authTime: session.authTime,
+    amr: session.amr,
+    acr: session.acr,
+    iat: now,
+    notAfter: session.expiresAt,
+  })
+  return {
+    access_token: token,
+    token_type: 'Bearer',
+    expires_in: expiresIn,
+    refresh_token: refreshToken,
+    refresh_expires_in: session.idleExpiresAt - now,
+    session_id: session.id,
+  }
+}
