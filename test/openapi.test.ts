@@ -1,5 +1,6 @@
 /** openapi.yaml says what the service does, the service does what openapi.yaml says, and neither does more. */
 import { execFile } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -10,7 +11,17 @@ import type { FastifyInstance } from 'fastify'
 import { decodeJwt, generateKeyPair, SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { createManualClock, postgresAndRedis, startInstance, type User, withClient } from './fixtures/app.ts'
-import { bearer, call, exchange, logIn, logOut, type Reply, registerAndLogIn } from './fixtures/client.ts'
+import {
+  bearer,
+  call,
+  exchange,
+  type LoggedIn,
+  logIn,
+  logOut,
+  post,
+  type Reply,
+  registerAndLogIn,
+} from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 import {
   codesOf,
@@ -146,15 +157,33 @@ function assertSaid(t: Test, { operationId, responses }: Operation, { status, he
   }
 }
 
+const noBody = { body: null }
 const ada = exampleOf(operation('logIn').body) as unknown as User
 const basic = ({ username, password }: User) => ({
   authorization: `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`,
 })
 
+/** An admin, so that no operation is closed to them. */
+async function registerAdmin(url: string, databaseUrl: string): Promise<LoggedIn> {
+  const user = await registerAndLogIn(url)
+  await giveRoles(databaseUrl, user.id, ['admin'])
+  return { ...user, ...(await logIn(url, user)) }
+}
+
+const giveRoles = (databaseUrl: string, id: string, roles: string[]) =>
+  withClient(databaseUrl, (client) => client.query('update users set roles = $2 where id = $1', [id, roles]))
+
 t.test('whoever asks as it says is answered as it says', async (t) => {
-  const { url } = await startInstance(t, { stores: await postgresAndRedis(t) })
-  const first = operation('register')
-  for (const asked of [first, ...operations.filter((other) => other !== first)]) {
+  const stores = await postgresAndRedis(t)
+  const { url } = await startInstance(t, { stores })
+  const register = operation('register')
+  const registered = await ask(url, register)
+  assertSaid(t, register, registered)
+  t.equal(registered.status, 201)
+  await giveRoles(stores.env.DATABASE_URL as string, registered.body.id, ['admin'])
+  const { id } = await registerAndLogIn(url)
+
+  for (const asked of operations.filter((other) => other !== register)) {
     const seen = new Set<string>()
     const see = (reply: Reply): Reply => {
       assertSaid(t, asked, reply)
@@ -163,14 +192,14 @@ t.test('whoever asks as it says is answered as it says', async (t) => {
     }
     // An empty list is no demand.
     for (const demand of asked.security.length > 0 ? asked.security : [{}]) {
+      const { token, refreshToken, sid } = await logIn(url, ada)
+      const given = { refresh_token: refreshToken, sid, id }
       if ('bearerAuth' in demand) {
-        const { token, refreshToken, sid } = await logIn(url, ada)
-        const given = { refresh_token: refreshToken, sid }
-        see(await ask(url, asked, { given, headers: bearer(token) }))
+        see(await ask(url, asked, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }))
       } else if ('basicAuth' in demand) {
-        see(await ask(url, asked, { headers: basic(ada), body: null }))
+        see(await ask(url, asked, { headers: basic(ada), ...noBody }))
       } else {
-        const { headers } = see(await ask(url, asked))
+        const { headers } = see(await ask(url, asked, { given }))
         const etag = headers.get('etag')
         if (etag) see(await ask(url, asked, { headers: { 'if-none-match': etag } }))
       }
@@ -184,12 +213,14 @@ t.test('every code that it says an operation can fail by is seen from it, and no
   const [postgres, redis] = await Promise.all([startPostgres(), startRedis()])
   t.teardown(() => Promise.all([postgres.stop(), redis.stop()]))
   const { env } = await postgresAndRedis(t)
+  const stores = { env: { ...env, DATABASE_URL: postgres.url, REDIS_URL: redis.url } }
   const clock = createManualClock()
   const { url } = await startInstance(t, {
-    stores: { env: { ...env, DATABASE_URL: postgres.url, REDIS_URL: redis.url } },
+    stores,
     clock,
     env: { ARGON2_MEMORY_KIB: '16384', ARGON2_CONCURRENCY: '1', ARGON2_QUEUE_MAX: '1' },
   })
+  const limited = await startInstance(t, { stores, clock, env: { RATE_MAX: '1' } })
 
   const seen = new Map(operations.map((asked) => [asked, new Set<string>()]))
   async function see(asked: Operation, replying: Promise<Reply>): Promise<void> {
@@ -207,10 +238,20 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     await logOut(url, revoked.token)
     const nobody = await registerAndLogIn(url)
     await withClient(postgres.url, (client) => client.query('delete from users where id = $1', [nobody.id]))
-    const live = await registerAndLogIn(url)
+    const live = await registerAdmin(url, postgres.url)
     return { expired: expired.token, revoked: revoked.token, nobody: nobody.token, live: live.token }
   }
 
+  /** A refresh token whose successor has been used, after the grace. */
+  async function oldRefreshToken(): Promise<string> {
+    const { refreshToken } = await registerAndLogIn(url)
+    const refresh = (token: string) => post(url, '/refresh', { refresh_token: token })
+    await refresh((await refresh(refreshToken)).body.refresh_token)
+    clock.advance(31)
+    return refreshToken
+  }
+
+  const given = { id: randomUUID(), sid: randomUUID(), refresh_token: 'x' }
   for (const asked of operations) {
     const { method, path, body } = asked
     const { live, ...others } = await tokens()
@@ -221,26 +262,49 @@ t.test('every code that it says an operation can fail by is seen from it, and no
       await see(asked, ask(url, asked, { headers: { ...bearer(live), ...text }, body: 'x' }))
     }
     if (body) {
-      await see(asked, ask(url, asked, { body: { ...exampleOf(body), password: 'short' } }))
-      await Promise.all(Array.from({ length: 9 }, () => see(asked, ask(url, asked))))
+      await see(asked, ask(url, asked, { given, body: { ...exampleOf(body), password: 'short' } }))
+      await Promise.all(Array.from({ length: 9 }, () => see(asked, ask(url, asked, { given }))))
+      const stolen = { ...given, refresh_token: await oldRefreshToken() }
+      await see(asked, ask(url, asked, { given: stolen }))
     }
-    await see(asked, ask(url, asked))
-    await see(asked, ask(url, asked, { headers: { authorization: 'Bearer' } }))
-    for (const token of ['x', ...Object.values(others)])
-      await see(asked, ask(url, asked, { headers: bearer(token) }))
+    await see(asked, ask(url, asked, { given, ...noBody }))
+    await see(asked, ask(url, asked, { given, ...noBody, headers: { authorization: 'Bearer' } }))
+    const forAll = asked.operationId === 'logOut' ? { ...asked, path: `${path}?scope=all` } : asked
+    for (const token of ['x', ...Object.values(others)]) {
+      for (const asking of [asked, forAll])
+        await see(
+          asked,
+          ask(url, asking, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }),
+        )
+    }
+    await see(asked, ask(url, asked, { given, headers: bearer(live) }))
+    for (let time = 0; time < 2; time++) await see(asked, ask(limited.url, asked, { given }))
   }
 
   const { privateKey } = await generateKeyPair('ES256')
   const held = new Map<Operation, string[]>()
   for (const asked of operations) {
-    const { token } = await registerAndLogIn(url)
+    const { token } = await registerAdmin(url, postgres.url)
     const header = { alg: 'ES256', typ: 'at+jwt', kid: 'perhaps-new' }
     const ofNewKey = await new SignJWT(decodeJwt(token)).setProtectedHeader(header).sign(privateKey)
     held.set(asked, [token, ofNewKey])
   }
+  const last = await registerAdmin(url, postgres.url)
+  await withClient(postgres.url, (client) =>
+    client.query("update users set roles = '{}' where id <> $1", [last.id]),
+  )
+  const setRoles = operation('setRoles')
+  await see(setRoles, ask(url, setRoles, { given: { id: last.id }, headers: bearer(last.token) }))
+
   const seeAll = async () => {
-    for (const [asked, tokens] of held)
-      for (const token of tokens) await see(asked, ask(url, asked, { headers: bearer(token) }))
+    for (const [asked, tokens] of held) {
+      await see(asked, ask(url, asked, { given }))
+      for (const token of tokens)
+        await see(
+          asked,
+          ask(url, asked, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }),
+        )
+    }
   }
   await postgres.kill('SIGKILL')
   await seeAll()

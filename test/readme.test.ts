@@ -155,7 +155,7 @@ async function serve(t: Test, commands: string, { cwd }: { cwd: string }) {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const signal = (name: NodeJS.Signals) =>
-    shell.exitCode === null && process.kill(-(shell.pid as number), name)
+    shell.exitCode === null && shell.signalCode === null && process.kill(-(shell.pid as number), name)
   t.teardown(() => signal('SIGKILL'))
   let url: string | undefined
   for await (const line of createInterface({ input: shell.stdout })) {

@@ -25,7 +25,7 @@ export const Account = Type.Object(
 )
 
 /** A grammar that no header or list can be split by. */
-const role = Type.String({ pattern: '^[a-z][a-z0-9:._-]{0,63}$', examples: ['editor'] })
+const role = Type.String({ pattern: '^[a-z][a-z0-9:._-]{0,63}$' })
 
 export const ManagedAccount = Type.Object(
   {
@@ -55,7 +55,7 @@ export const AccountPageQuery = Type.Object(
 export const AccountParams = Type.Object({ id: Type.String({ format: 'uuid' }) })
 
 export const RolesBody = Type.Object(
-  { roles: Type.Array(role, { maxItems: 32, uniqueItems: true }) },
+  { roles: Type.Array(role, { maxItems: 32, uniqueItems: true, examples: [['editor']] }) },
   { $id: 'Roles', additionalProperties: false },
 )
 
