@@ -389,7 +389,11 @@ for (const storesOf of [postgresAndRedis, embedded]) {
     t.test('somebody always is an admin', async (t) => {
       await disarmOthers()
       const lastAdmin = refusal('last_admin')
-      const spellings = [rootId]
+      const spellings = [
+        rootId,
+        rootId.toUpperCase(),
+        rootId.replace(/[a-f]/, (c: string) => c.toUpperCase()),
+      ]
       for (const id of spellings) {
         for (const roles of [[], ['reader'], ['administrator']])
           assertRefused(t, await putRoles(b.url, admin.token, id, roles), lastAdmin, `${roles} for ${id}`)
