@@ -376,6 +376,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
         ['a hyphen less', id.replace('-', '')],
         ['a digit more', `${id}0`],
         ['another digit', id.replace(/^./, 'g')],
+        ['a URN', `urn:uuid:${id}`],
         ['braces', `%7B${id}%7D`],
         ['a NUL', `${id}%00`],
         ['SQL', encodeURIComponent("' or true --")],

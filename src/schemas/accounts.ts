@@ -36,7 +36,8 @@ export const AccountPageQuery = Type.Object(
   { additionalProperties: false },
 )
 
-export const AccountParams = Type.Object({ id: Type.String({ format: 'uuid' }) })
+/** The format alone would take a URN too, which Postgres does not. */
+export const AccountParams = Type.Object({ id: Type.String({ format: 'uuid', maxLength: 36 }) })
 
 export const RolesBody = Type.Object(
   { roles: Type.Array(role, { maxItems: 32, uniqueItems: true }) },

@@ -31,7 +31,8 @@ export const LogoutBody = Type.Unsafe<null | { refresh_token?: string }>({
   additionalProperties: false,
 })
 
-export const SessionParams = Type.Object({ sid: Type.String({ format: 'uuid' }) })
+/** The format alone would take a URN too, which Postgres does not. */
+export const SessionParams = Type.Object({ sid: Type.String({ format: 'uuid', maxLength: 36 }) })
 
 export const SessionList = Type.Object({
   sessions: Type.Array(
