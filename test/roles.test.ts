@@ -468,6 +468,8 @@ for (const storesOf of [postgresAndRedis, embedded]) {
         'cursor',
         'cursor=a&cursor=b',
         `cursor=${'x'.repeat(1025)}`,
+        'cursor=%00',
+        'cursor=a%00b',
         'page=2',
         'cursor=a&limit=1000000',
         'cursor[]=a',

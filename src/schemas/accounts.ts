@@ -31,8 +31,11 @@ export const AccountPage = Type.Object({
   next_cursor: Type.Optional(Type.String()),
 })
 
+/** Without NUL, which Postgres does not take. */
+const cursor = Type.String({ minLength: 1, maxLength: 1024, pattern: '^[^\\u0000]*$' })
+
 export const AccountPageQuery = Type.Object(
-  { cursor: Type.Optional(Type.String({ minLength: 1, maxLength: 1024 })) },
+  { cursor: Type.Optional(cursor) },
   { additionalProperties: false },
 )
 
