@@ -62,9 +62,11 @@ export function createAdministration(options: AdministrationOptions): Administra
         reason: 'roles_changed',
         origin,
         async within(tx) {
-          if (!roles.includes(adminRole)) await assertAnotherAdmin(tx, id)
+          const admins = roles.includes(adminRole) ? undefined : await lockAdmins(tx)
           const [user] = await tx.select().from(users).where(eq(users.id, id)).for('update')
           if (!user) throw new Outcome('not_found')
+          // By the stored id: the one that was asked for may be written in upper case.
+          if (admins?.length === 1 && admins[0]?.id === user.id) throw new Outcome('last_admin')
           changed = { ...user, roles: [...roles].sort() }
           if (changed.roles.join() === [...user.roles].sort().join()) return []
           await tx.update(users).set({ roles: changed.roles }).where(eq(users.id, id))
@@ -79,8 +81,6 @@ export function createAdministration(options: AdministrationOptions): Administra
   }
 }
 
-/** Locks all admins, always in one order: two of them may be about to take the role from each other. */
-async function assertAnotherAdmin(tx: Database, id: string): Promise<void> {
-  const admins = await tx.select().from(users).where(isActiveAdmin).orderBy(asc(users.id)).for('update')
-  if (admins.length === 1 && admins[0]?.id === id) throw new Outcome('last_admin')
-}
+/** All of them, always in one order: two may be about to take the role from each other. */
+const lockAdmins = (tx: Database): Promise<User[]> =>
+  tx.select().from(users).where(isActiveAdmin).orderBy(asc(users.id)).for('update')

@@ -43,16 +43,21 @@ export const AccountPage = Type.Object(
   { $id: 'AccountPage', description: 'Some of the accounts.' },
 )
 
+/** Without NUL, which Postgres does not take. */
+const cursor = Type.String({
+  minLength: 1,
+  maxLength: 1024,
+  pattern: '^[^\\u0000]*$',
+  description: 'The `next_cursor` of the page before.',
+})
+
 export const AccountPageQuery = Type.Object(
-  {
-    cursor: Type.Optional(
-      Type.String({ minLength: 1, maxLength: 1024, description: 'The `next_cursor` of the page before.' }),
-    ),
-  },
+  { cursor: Type.Optional(cursor) },
   { additionalProperties: false },
 )
 
-export const AccountParams = Type.Object({ id: Type.String({ format: 'uuid' }) })
+/** The format alone would take a URN too, which Postgres does not. */
+export const AccountParams = Type.Object({ id: Type.String({ format: 'uuid', maxLength: 36 }) })
 
 export const RolesBody = Type.Object(
   { roles: Type.Array(role, { maxItems: 32, uniqueItems: true, examples: [['editor']] }) },

@@ -40,7 +40,8 @@ export const LogoutBody = Type.Unsafe<null | { refresh_token?: string }>({
   description: 'In place of an access token.',
 })
 
-export const SessionParams = Type.Object({ sid: Type.String({ format: 'uuid' }) })
+/** The format alone would take a URN too, which Postgres does not. */
+export const SessionParams = Type.Object({ sid: Type.String({ format: 'uuid', maxLength: 36 }) })
 
 const Session = Type.Object(
   {
