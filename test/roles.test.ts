@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import type { AddressInfo } from 'node:net'
 import { sql } from 'drizzle-orm'
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyPluginAsync } from 'fastify'
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
 import { buildApp } from '../src/app.ts'
@@ -13,6 +13,7 @@ import authentication from '../src/plugins/authentication.ts'
 import authorization from '../src/plugins/authorization.ts'
 import clockPlugin from '../src/plugins/clock.ts'
 import database from '../src/plugins/database.ts'
+import openapi from '../src/plugins/openapi.ts'
 import problems from '../src/plugins/problems.ts'
 import redis from '../src/plugins/redis.ts'
 import revocation from '../src/plugins/revocation.ts'
@@ -567,6 +568,7 @@ async function startGuarded(t: Test, config: Config): Promise<FastifyInstance> {
   const app = Fastify({ genReqId: () => randomUUID() })
   t.teardown(() => app.close())
   await app.register(problems)
+  await app.register(openapi, { config })
   await app.register(clockPlugin, { clock: undefined })
   await app.register(audit)
   await app.register(database, { config })
@@ -576,17 +578,17 @@ async function startGuarded(t: Test, config: Config): Promise<FastifyInstance> {
   await app.register(tokenInspection, { config })
   await app.register(authentication, { config })
   await app.register(authorization)
-  app.addHook('onRequest', app.authenticate)
   const demands: [string, RoleDemand][] = [
     ['/any', { anyOf: ['reader', 'writer'] }],
     ['/all', { allOf: ['reader', 'writer'] }],
   ]
   for (const [path, demand] of demands) {
-    app.get(
-      path,
-      { onRequest: app.requireRoles(demand) },
-      async ({ accessToken }) => accessToken.claims.roles,
-    )
+    const guarded: FastifyPluginAsync = async (scope) => {
+      scope.demandAccessToken()
+      scope.demandRoles(demand)
+      scope.get(path, async ({ accessToken }) => accessToken.claims.roles)
+    }
+    await app.register(guarded)
   }
   await app.listen({ host: '127.0.0.1', port: 0 })
   return app
