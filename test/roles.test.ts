@@ -57,12 +57,22 @@ const firstAdmin = ({ username, password }: User): Environment => ({
   BOOTSTRAP_ADMIN_PASSWORD: password,
 })
 
+/** On a busy machine a record may answer too late for a short hold. What was asked is done then: asking again says so. */
+async function acknowledged(ask: () => Promise<Reply>): Promise<Reply> {
+  for (;;) {
+    const reply = await ask()
+    if (reply.body.detail !== 'The revocation is recorded, but not yet known everywhere.') return reply
+  }
+}
+
 const putRoles = (url: string, token: string, id: string, roles: unknown): Promise<Reply> =>
-  call(url, `/admin/users/${id}/roles`, {
-    method: 'PUT',
-    headers: { 'content-type': 'application/json', ...bearer(token) },
-    body: JSON.stringify({ roles }),
-  })
+  acknowledged(() =>
+    call(url, `/admin/users/${id}/roles`, {
+      method: 'PUT',
+      headers: { 'content-type': 'application/json', ...bearer(token) },
+      body: JSON.stringify({ roles }),
+    }),
+  )
 
 const listUsers = (url: string, token: string, cursor?: string): Promise<Reply> =>
   call(url, `/admin/users${cursor === undefined ? '' : `?cursor=${encodeURIComponent(cursor)}`}`, {
@@ -338,7 +348,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
         ['roles that are none', `/admin/users/${user.id}/roles`, { method: 'PUT', body: '{', headers: json }],
       ]
       const { token: revoked } = await logIn(a.url, root)
-      t.equal((await logOut(a.url, revoked)).status, 204)
+      t.equal((await acknowledged(() => logOut(a.url, revoked))).status, 204)
       for (const [name, path, init] of doors) {
         for (const [who, token, expected] of [
           ['nobody', undefined, refusal('missing_token')],
