@@ -46,12 +46,9 @@ export function replyWithProblem(error: unknown, request: FastifyRequest, reply:
   const outcome = outcomeOf(error)
   const { code, reason } = outcome
   const { status } = presentations[code]
-  if (status >= 500) request.log.error({ code, reason, err: outcome.cause ?? error }, 'request failed')
-  else
-    request.log.info(
-      { code, reason, status, method: request.method, route: request.routeOptions.url },
-      'request refused',
-    )
+  const refusal = { code, reason, status, method: request.method, route: request.routeOptions.url }
+  if (status >= 500) request.log.error({ ...refusal, err: outcome.cause ?? error }, 'request failed')
+  else request.log.info(refusal, 'request refused')
 
   reply
     .code(status)

@@ -13,6 +13,10 @@ const contentSecurityPolicy = [
   "frame-ancestors 'none'",
 ].join('; ')
 
+/** Without what is empty everywhere here. */
+const css =
+  '.swagger-ui .response-col_links { display: none } .swagger-ui .body-param__text { min-height: 8em }'
+
 export const docsRoutes: FastifyPluginAsyncTypebox = async (app) => {
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
 
@@ -23,10 +27,10 @@ export const docsRoutes: FastifyPluginAsyncTypebox = async (app) => {
   await app.register(swaggerUi, {
     routePrefix: '/docs',
     staticCSP: contentSecurityPolicy,
-    theme: { title: 'latchkey' },
+    theme: { title: 'latchkey', css: [{ filename: 'latchkey.css', content: css }] },
     uiConfig: { layout: 'BaseLayout', tryItOutEnabled: true },
-    // What is tried out goes to where the page came from: the issuer may be another address of this service.
-    transformSpecification: (document) => ({ ...document, servers: [{ url: '/' }] }),
+    // What is tried out goes where the page came from: the issuer may be another address of this service.
+    transformSpecification: (document) => ({ ...document, servers: undefined }),
     transformSpecificationClone: false,
   })
 }
