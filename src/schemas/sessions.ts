@@ -31,7 +31,10 @@ export const LogoutBody = Type.Unsafe<null | { refresh_token?: string }>({
   additionalProperties: false,
 })
 
-export const SessionParams = Type.Object({ sid: Type.String({ format: 'uuid' }) })
+/** Not the format `uuid`, which is also `urn:uuid:…`: Postgres does not take that. */
+const uuid = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'
+
+export const SessionParams = Type.Object({ sid: Type.String({ pattern: uuid }) })
 
 export const SessionList = Type.Object({
   sessions: Type.Array(

@@ -86,7 +86,8 @@ export function createEndings(options: EndingsOptions): Endings {
         .from(sessions)
         .where(and(eq(sessions.id, sid), eq(sessions.userId, sub)))
       if (!own) throw new Outcome('not_found')
-      await end(sid, 'ended', origin)
+      // As it was issued: the index knows it in no other spelling.
+      await end(own.id, 'ended', origin)
     },
 
     async endOthers({ sub, sid }, origin) {
