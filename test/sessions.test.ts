@@ -478,17 +478,76 @@ for (const storesOf of [postgresAndRedis, embedded]) {
   )
 }
 
-t.test('one session for each account: of many logins at once the last one stays', async (t) => {
+t.test('one session for each account: of two logins at once the later one stays', async (t) => {
   const w = await world(t, postgresAndRedis, { SESSIONS_PER_ACCOUNT: '1' })
-  const { a, b } = w
-  for (let round = 0; round < 3; round++) {
-    const user = await registerAndLogIn(a.url)
-    const sessions = await Promise.all(
-      Array.from({ length: 40 }, (_, i) => logIn(i % 2 ? a.url : b.url, user)),
-    )
-    const held = await Promise.all(sessions.map(({ token }) => getProtected(b.url, token)))
-    t.equal(held.filter(({ status }) => status === 200).length, 1)
+  const { a, b, stores } = w
+  const url = stores.env.DATABASE_URL as string
+  const user = await registerAndLogIn(a.url)
+  const crowd = await registerAndLogIn(a.url)
+  const { username, password } = user
+  const logInAt = ({ url }: Instance) => post(url, '/login', { username, password })
+  const [first, second] = await withClient(url, async (owner) => {
+    return await withClient(url, async (jam) => {
+      await owner.query(`begin; select from users where id = '${user.id}' for update`)
+      await jam.query(`begin; select from sessions where id = '${crowd.sid}' for update`)
+      const earlier = logInAt(a)
+      await waitForLock(t, w, 1)
+      const later = logInAt(b)
+      await waitForLock(t, w, 2)
+      // All connections of the first instance are taken, and more wait for one: what it does next, it does later.
+      const refreshes = Array.from({ length: 20 }, () => refresh(a.url, crowd.refreshToken))
+      await waitForLock(t, w, 11)
+      await owner.query('commit')
+      const reply = await later
+      await jam.query('commit')
+      for (const { status } of await Promise.all(refreshes)) t.equal(status, 200)
+      return [await earlier, reply]
+    })
+  })
+  t.strictSame([first.status, second.status], [200, 200])
+  assertRefused(
+    t,
+    await getProtected(b.url, first.body.access_token),
+    refusal('token_revoked'),
+    'the earlier',
+  )
+  for (const { url } of [a, b]) {
+    t.equal((await getProtected(url, second.body.access_token)).status, 200, 'the later')
   }
+})
+
+t.test('a login that ends the surplus and a logout of the others do not wait for each other', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const url = stores.env.DATABASE_URL as string
+  // As it is in a large table: each of them finds the sessions in an order of its own.
+  await withClient(url, async (client) => {
+    const { rows } = await client.query<{ name: string }>('select current_database() as name')
+    for (const off of ['enable_seqscan', 'enable_bitmapscan']) {
+      await client.query(`alter database ${rows[0]?.name} set ${off} = off`)
+    }
+  })
+  const w = await world(t, async () => stores)
+  const { a, b, clock } = w
+  const strict = await startInstance(t, { stores, clock, env: { SESSIONS_PER_ACCOUNT: '1' } })
+  const user = await registerAndLogIn(a.url)
+  // The one that comes first by its id was not the first to start.
+  const others: Session[] = []
+  while (others.length < 2 || (others[0] as Session).sid < (others.at(-1) as Session).sid) {
+    others.push(await logIn(a.url, user))
+  }
+  const [least] = others.map(({ sid }) => sid).sort()
+  const { username, password } = user
+  const [login, left] = await withClient(url, async (client) => {
+    await client.query(`begin; select from sessions where id = '${least}' for update`)
+    const loggingIn = post(strict.url, '/login', { username, password })
+    await waitForLock(t, w, 1)
+    const leaving = leave(b.url, 'others', user.token)
+    await waitForLock(t, w, 2)
+    await client.query('commit')
+    return [await loggingIn, await leaving]
+  })
+  t.strictSame([login.status, left.status], [200, 204])
+  for (const other of others) await assertOver(t, w, other, 'the others')
 })
 
 t.test('what happens meanwhile', async (t) => {
@@ -649,19 +708,26 @@ t.test('whatever many do at once to few accounts, nobody waits for another who w
     )
 })
 
+/** Waits until so many statements wait for locks. On a connection of its own: those of an instance may be taken. */
+async function waitForLock(t: Test, { stores }: World, count: number): Promise<void> {
+  const waiting = `select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
+  await withClient(stores.env.DATABASE_URL as string, (client) =>
+    eventually(t, async () => (await client.query(waiting)).rowCount === count, 1_500),
+  )
+}
+
 /** Asks while a transaction keeps what it has changed to itself, and ends that once every request waits for it. */
 async function duringChange(
   t: Test,
-  { stores, query }: World,
+  w: World,
   changes: string[],
   ask: () => Promise<Reply>[],
 ): Promise<Reply[]> {
-  return await withClient(stores.env.DATABASE_URL as string, async (client) => {
+  return await withClient(w.stores.env.DATABASE_URL as string, async (client) => {
     await client.query('begin')
     for (const change of changes) await client.query(change)
     const asked = ask()
-    const waiting = `select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
-    await eventually(t, async () => (await query(waiting)).length === asked.length, 1_500)
+    await waitForLock(t, w, asked.length)
     await client.query('commit')
     return await Promise.all(asked)
   })
