@@ -631,7 +631,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
 
     t.test('after all that no token is in the log', async (t) => {
       const log = a.log.join('') + b.log.join('')
-      t.ok(a.log.length > 300, 'the log was listening, at every level')
+      t.ok(a.log.length > 100, 'the log was listening, at every level')
       t.notOk(/eyJ[\w-]+\.[\w-]+\.[\w-]+/.test(log), 'no access token')
       const { kid } = decodeProtectedHeader((await registerAndLogIn(a.url)).token)
       t.strictSame(
@@ -883,7 +883,7 @@ t.test(
   },
 )
 
-t.test('fifty at once with one token, whatever the isolation that the database is set to', async (t) => {
+t.test('a refresh that waited goes on, whatever the isolation that the database is set to', async (t) => {
   for (const isolation of ['repeatable read', 'serializable']) {
     const stores = await postgresAndRedis(t)
     await withClient(stores.env.DATABASE_URL as string, async (client) => {
@@ -891,13 +891,22 @@ t.test('fifty at once with one token, whatever the isolation that the database i
       await client.query(`alter database ${rows[0]?.name} set default_transaction_isolation = '${isolation}'`)
     })
     const w = await world(t, async () => stores)
-    const session = await registerAndLogIn(w.a.url)
-    const replies = await Promise.all(
-      Array.from({ length: 50 }, (_, i) => refresh(i % 2 ? w.a.url : w.b.url, session.refreshToken)),
+    const { a, b } = w
+    const user = await registerAndLogIn(a.url)
+    const replies = await duringChange(
+      t,
+      w,
+      [
+        `update users set roles = '{admin}', generation = 2 where id = '${user.id}'`,
+        `update sessions set generation = 2 where user_id = '${user.id}'`,
+      ],
+      () => [a, b, a, b].map(({ url }) => refresh(url, user.refreshToken)),
     )
-    const tokens = replies.map((reply) => assertRefreshed(t, reply, session, isolation))
-    t.equal(new Set(tokens.map(({ refreshToken }) => refreshToken)).size, 1)
-    t.equal(await unusedTokens(w, session.sid), 1)
+    for (const reply of replies) {
+      t.match(decodeJwt(assertRefreshed(t, reply, user, isolation).token), { ver: 2, roles: ['admin'] })
+    }
+    t.equal(new Set(replies.map(({ body }) => body.refresh_token)).size, 1)
+    t.equal(await unusedTokens(w, user.sid), 1)
   }
 })
 
@@ -914,14 +923,11 @@ t.test('Postgres goes away', async (t) => {
     const query = (text: string) => withClient(env.DATABASE_URL as string, (client) => client.query(text))
     for (const kind of ['a rotation', 'a repeat']) {
       const session = await registerAndLogIn(a.url)
+      const used = `select from refresh_tokens where hash = '\\x${hashOf(session.refreshToken)}' and used_at is not null`
       if (kind === 'a repeat') await refresh(a.url, session.refreshToken)
-      const isDone =
-        kind === 'a rotation'
-          ? `select from refresh_tokens where hash = '\\x${hashOf(session.refreshToken)}' and used_at is not null`
-          : `select from pg_stat_activity where state = 'idle' and query ilike '%commit%' and datname = current_database()`
       relay.mute()
       const refreshing = refresh(a.url, session.refreshToken)
-      if (kind === 'a rotation') await eventually(t, async () => (await query(isDone)).rowCount === 1)
+      await eventually(t, async () => (await query(used)).rowCount === 1)
       relay.cut()
       assertRefused(t, await refreshing, refusal('unavailable'), kind)
       const { rows } = await query(
