@@ -752,9 +752,8 @@ t.test('what happens to an account or a session while a refresh waits', async (t
           refresh(b.url, stolen.refreshToken),
           refresh(a.url, (used as Tokens).refreshToken),
         ])
-        const [theft, , again] = replies
         t.ok(
-          [theft, again].some((reply) => reply?.body.code === 'refresh_token_reused'),
+          replies.some(({ body }) => body.code === 'refresh_token_reused'),
           'the theft is noticed',
         )
         for (const reply of replies) {
