@@ -19,7 +19,7 @@ import t, { type Test } from 'tap'
 import { openDataFolder } from '../src/db/data-folder.ts'
 import type { Environment } from '../src/settings.ts'
 import { postgresAndRedis, withClient } from './fixtures/app.ts'
-import { call, getProtected, logIn, logOut, post, registerAndLogIn } from './fixtures/client.ts'
+import { call, getProtected, logIn, logOut, post, refresh, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { type Ending, launchServer, runCli, type ServerProcess, startServer } from './fixtures/process.ts'
 
@@ -44,6 +44,7 @@ t.test('what an embedded service was told survives kill -9, a clean restart and 
   const { token: loggedOut } = await logIn(first.url, user)
   const { body: jwks } = await call(first.url, '/.well-known/jwks.json')
   await refusesASecondProcess(first, folder, user.token)
+  const { body: refreshed } = await refresh(first.url, user.refreshToken)
   t.equal((await logOut(first.url, loggedOut)).status, 204)
   first.signal('SIGKILL')
   t.equal((await first.end).signal, 'SIGKILL')
@@ -89,6 +90,8 @@ t.test('what an embedded service was told survives kill -9, a clean restart and 
     await logIn(url, user)
     t.equal((await getProtected(url, user.token)).status, 200)
     await refusesAsRevoked(t, url, loggedOut)
+    const repeated = await refresh(url, user.refreshToken)
+    t.equal(repeated.body.refresh_token, refreshed.refresh_token, 'the successor of a used refresh token')
     t.strictSame((await call(url, '/.well-known/jwks.json')).body, jwks)
   }
 })
@@ -154,12 +157,21 @@ t.test('eight instances that start at once on an empty database all come up', as
   await t.test('and a token is dead everywhere when the one that took it back is killed', async (t) => {
     const user = await registerAndLogIn(first.url)
     const { token: live } = await logIn(first.url, user)
+    const under = await logIn(first.url, user)
     for (const { url } of instances) t.equal((await getProtected(url, user.token)).status, 200)
     t.equal((await logOut(first.url, user.token)).status, 204)
+    const refreshing = refresh(first.url, under.refreshToken).catch(() => undefined)
     first.signal('SIGKILL')
     await Promise.all(others.map(({ url }) => refusesAsRevoked(t, url, user.token)))
     t.equal((await first.end).signal, 'SIGKILL')
     for (const { url } of others) t.equal((await getProtected(url, live)).status, 200, 'it, and nothing else')
+    await refreshing
+    const retries = await Promise.all(others.map(({ url }) => refresh(url, under.refreshToken)))
+    t.ok(
+      retries.every(({ status }) => status === 200),
+      'a refresh that it was asked for is repeated elsewhere',
+    )
+    t.equal(new Set(retries.map(({ body }) => body.refresh_token)).size, 1)
   })
 
   await t.test('and they end when they are told to', async (t) => {

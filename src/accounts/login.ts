@@ -22,7 +22,7 @@ export type LogIn = (request: LoginRequest, origin: Origin) => Promise<SessionTo
 export interface LoginOptions {
   db: Database
   passwords: Passwords
-  sessions: Pick<Sessions & Endings, 'start' | 'endSurplus'>
+  sessions: Pick<Sessions & Endings, 'start' | 'findSurplus' | 'endSurplus'>
   audit: Audit
 }
 
@@ -45,17 +45,18 @@ export function createLogin({ db, passwords, sessions, audit }: LoginOptions): L
     if (user.status !== 'active') throw refused('disabled', origin, user)
     const newHash = passwords.needsRehash(user.passwordHash) ? await passwords.hash(password) : undefined
 
-    const tokens = await durably(db, async (tx) => {
+    const started = await durably(db, async (tx) => {
       const [current] = await tx.select().from(users).where(eq(users.id, user.id)).for('update')
       if (!current || !isUnchanged(user, current)) return undefined
       if (newHash) await tx.update(users).set({ passwordHash: newHash }).where(eq(users.id, user.id))
       const { id, generation, roles } = current
-      return await sessions.start(tx, { id, generation, roles, amr: ['pwd'], acr: 'aal1', remember })
+      const tokens = await sessions.start(tx, { id, generation, roles, amr: ['pwd'], acr: 'aal1', remember })
+      return { tokens, surplus: await sessions.findSurplus(tx, { sub: id, sid: tokens.session_id }) }
     })
-    if (!tokens) return undefined
-    const started = { sub: user.id, sid: tokens.session_id }
-    await sessions.endSurplus(started, origin)
-    audit.record({ event: 'login.succeeded', ...started }, origin)
+    if (!started) return undefined
+    const { tokens, surplus } = started
+    await sessions.endSurplus(user.id, surplus, origin)
+    audit.record({ event: 'login.succeeded', sub: user.id, sid: tokens.session_id }, origin)
     return tokens
   }
 

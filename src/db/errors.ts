@@ -36,6 +36,9 @@ export function isUniqueViolation(error: unknown, constraint: string): boolean {
   return found.code === '23505' && found.constraint === constraint
 }
 
+/** Whether a statement met somebody else's change that its isolation does not let it see. It never happened. */
+export const isSerializationFailure = (error: unknown): boolean => driverError(error).code === '40001'
+
 /** Whether the role of this connection may not do that. */
 export const isNotPermitted = (error: unknown): boolean => driverError(error).code === '42501'
 

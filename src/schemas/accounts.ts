@@ -1,4 +1,5 @@
 import { Type } from 'typebox'
+import { Id } from './id.ts'
 
 // Only the shape is said here. What a good username or password is, the accounts know: it depends on the settings.
 const username = Type.String({ maxLength: 1024, examples: ['ada'] })
@@ -56,8 +57,7 @@ export const AccountPageQuery = Type.Object(
   { additionalProperties: false },
 )
 
-/** The format alone would take a URN too, which Postgres does not. */
-export const AccountParams = Type.Object({ id: Type.String({ format: 'uuid', maxLength: 36 }) })
+export const AccountParams = Type.Object({ id: Id })
 
 export const RolesBody = Type.Object(
   { roles: Type.Array(role, { maxItems: 32, uniqueItems: true, examples: [['editor']] }) },

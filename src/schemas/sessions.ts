@@ -1,4 +1,5 @@
 import { Type } from 'typebox'
+import { Id } from './id.ts'
 
 /** RFC 6749 §5.1, with the session it belongs to. */
 export const SessionTokens = Type.Object(
@@ -40,8 +41,7 @@ export const LogoutBody = Type.Unsafe<null | { refresh_token?: string }>({
   description: 'In place of an access token.',
 })
 
-/** The format alone would take a URN too, which Postgres does not. */
-export const SessionParams = Type.Object({ sid: Type.String({ format: 'uuid', maxLength: 36 }) })
+export const SessionParams = Type.Object({ sid: Id })
 
 const Session = Type.Object(
   {

@@ -32,8 +32,13 @@ export interface Endings {
   endAll(holder: SessionHolder, origin: Origin): Promise<void>
   /** Ends a session of which an old refresh token was presented. */
   endStolen(session: { id: string; userId: string }, origin: Origin): Promise<void>
-  /** Ends the oldest sessions of an account that has too many, now that this one has started. */
-  endSurplus(started: { sub: string; sid: string }, origin: Origin): Promise<void>
+  /**
+   * The oldest live sessions of an account that has too many with the one that starts. To be asked in the transaction that
+   * starts it, with the account locked: whoever starts one later is not seen, so of two the later one stays.
+   */
+  findSurplus(tx: Database, started: { sub: string; sid: string }): Promise<readonly string[]>
+  /** Ends these sessions of an account. */
+  endSurplus(sub: string, sids: readonly string[], origin: Origin): Promise<void>
 }
 
 export interface EndingsOptions {
@@ -48,6 +53,11 @@ export interface EndingsOptions {
 export function createEndings(options: EndingsOptions): Endings {
   const { db, clock, accessTokens, revoke, audit, sessionsPerAccount } = options
   const latestExpiry = () => accessTokens.latestExpiry(inSeconds(clock))
+
+  /** First of all where several sessions end: two that lock those of one account, each in its own order, would deadlock. */
+  async function lockAccount(tx: Database, sub: string): Promise<void> {
+    await tx.select({ id: users.id }).from(users).where(eq(users.id, sub)).for('update')
+  }
 
   /** @returns what is to be recorded: nothing for those that have ended already */
   async function endRows(tx: Database, which: SQL | undefined): Promise<RevocationEntry[]> {
@@ -86,7 +96,8 @@ export function createEndings(options: EndingsOptions): Endings {
         .from(sessions)
         .where(and(eq(sessions.id, sid), eq(sessions.userId, sub)))
       if (!own) throw new Outcome('not_found')
-      await end(sid, 'ended', origin)
+      // As it was issued: the index knows it in no other spelling.
+      await end(own.id, 'ended', origin)
     },
 
     async endOthers({ sub, sid }, origin) {
@@ -96,7 +107,7 @@ export function createEndings(options: EndingsOptions): Endings {
         reason: 'logout_others',
         origin,
         async within(tx) {
-          await tx.select({ id: users.id }).from(users).where(eq(users.id, sub)).for('update')
+          await lockAccount(tx, sub)
           return await endRows(tx, and(eq(sessions.userId, sub), ne(sessions.id, sid)))
         },
       })
@@ -121,27 +132,27 @@ export function createEndings(options: EndingsOptions): Endings {
       await end(id, 'refresh_token_reused', origin)
     },
 
-    async endSurplus({ sub, sid }, origin) {
-      const surplus = await db
+    async findSurplus(tx, { sub, sid }) {
+      const surplus = await tx
         .select({ id: sessions.id })
         .from(sessions)
         .innerJoin(users, eq(users.id, sessions.userId))
         .where(and(eq(sessions.userId, sub), ne(sessions.id, sid), isLive(clock.now())))
         .orderBy(desc(sessions.createdAt))
         .offset(sessionsPerAccount - 1)
-      if (surplus.length === 0) return
+      return surplus.map(({ id }) => id)
+    },
+
+    async endSurplus(sub, sids, origin) {
+      if (sids.length === 0) return
       await revoke({
         entries: [],
         reason: 'too_many_sessions',
         origin,
-        within: (tx) =>
-          endRows(
-            tx,
-            inArray(
-              sessions.id,
-              surplus.map(({ id }) => id),
-            ),
-          ),
+        async within(tx) {
+          await lockAccount(tx, sub)
+          return await endRows(tx, inArray(sessions.id, [...sids]))
+        },
       })
     },
   }

@@ -6,12 +6,13 @@ import type { Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { durably } from '../db/durably.ts'
+import { isSerializationFailure } from '../db/errors.ts'
 import { createSealer } from '../db/sealing.ts'
 import { Outcome } from '../outcomes.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { Endings } from './endings.ts'
-import { findSuccession, type Link, lockSession, noteAccess, rotate } from './rotation.ts'
+import { findSuccession, type Link, lockSession, noteAccess, type Rotation, rotate } from './rotation.ts'
 import { issueSessionTokens, type SessionFacts, type SessionTokens } from './session-tokens.ts'
 
 /**
@@ -42,7 +43,7 @@ export function createRefresh(options: RefreshOptions): Refresh {
     const successor = generateOpaqueToken()
     const now = clock.now()
     const iat = Math.floor(now / 1000)
-    const rotated = await rotate(db, {
+    const rotation: Rotation = {
       hash,
       successor: hashOpaqueToken(successor),
       sealedSuccessor: createSealer(refreshToken).seal(sealingPurpose, Buffer.from(successor)),
@@ -51,6 +52,11 @@ export function createRefresh(options: RefreshOptions): Refresh {
       rememberEnd: (iat + rememberSeconds) * 1000,
       accessEnd: accessTokens.latestExpiry(iat) * 1000,
       graceStart: now - graceSeconds * 1000,
+    }
+    const rotated = await rotate(db, rotation).catch((error: unknown) => {
+      if (!isSerializationFailure(error)) throw error
+      // Whoever set the database to another isolation than read committed: there, one statement cannot wait for others.
+      return durably(db, (tx) => rotate(tx, rotation))
     })
     if (rotated) return issueSessionTokens(accessTokens, rotated, successor, iat)
 
