@@ -55,7 +55,8 @@ export function createAdministration(options: AdministrationOptions): Administra
     },
 
     async setRoles(id, roles, by, origin) {
-      let changed: User | undefined
+      let account: User | undefined
+      let isChanged = false
       await revoke({
         // Whether there is anything to revoke turns out under the locks.
         entries: [],
@@ -67,16 +68,19 @@ export function createAdministration(options: AdministrationOptions): Administra
           if (!user) throw new Outcome('not_found')
           // By the stored id: the one that was asked for may be written in upper case.
           if (admins?.length === 1 && admins[0]?.id === user.id) throw new Outcome('last_admin')
-          changed = { ...user, roles: [...roles].sort() }
-          if (changed.roles.join() === [...user.roles].sort().join()) return []
-          await tx.update(users).set({ roles: changed.roles }).where(eq(users.id, id))
+          account = { ...user, roles: [...roles].sort() }
+          isChanged = account.roles.join() !== [...user.roles].sort().join()
+          if (!isChanged) return []
+          await tx.update(users).set({ roles: account.roles }).where(eq(users.id, id))
           const now = new Date(clock.now())
           const latestExpiry = accessTokens.latestExpiry(inSeconds(clock))
           return [await stepGeneration(tx, { user, sessions: 'move', latestExpiry, now })]
         },
       })
-      audit.record({ event: 'account.roles_changed', sub: id, roles, by }, origin)
-      return managedAccountOf(changed as User)
+      const managed = managedAccountOf(account as unknown as User)
+      if (isChanged)
+        audit.record({ event: 'account.roles_changed', sub: managed.id, roles: managed.roles, by }, origin)
+      return managed
     },
   }
 }
