@@ -116,7 +116,10 @@ interface Operation {
   responses: object
 }
 
-/** Moves every schema that has a name to the components, however deep it stands, and leaves a reference behind. */
+/**
+ * Moves every schema that has a name to the components, however deep it stands, and leaves a reference behind: with its
+ * description, which is also that of a response.
+ */
 function hoist<T extends object>(schema: T, components: Record<string, object>): T {
   return JSON.parse(JSON.stringify(schema), (_key, value) => {
     if (typeof value?.$id !== 'string') return value
