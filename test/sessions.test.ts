@@ -288,15 +288,16 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       const user = await registerAndLogIn(a.url)
       const both = refusal('invalid_request', 'Send the access token or the refresh token, not both.')
       for (const scope of ['session', 'others', 'all']) {
-        for (const headers of [
-          bearer(user.token),
-          bearer('x'),
-          { authorization: '' },
-          { authorization: 'Basic eDp5' },
-        ]) {
+        // Whatever is in the header is judged first.
+        for (const [headers, expected] of [
+          [bearer(user.token), both],
+          [bearer('x'), refusal('token_invalid')],
+          [{ authorization: '' }, refusal('missing_token')],
+          [{ authorization: 'Basic eDp5' }, refusal('missing_token')],
+        ] as const) {
           const body = { refresh_token: user.refreshToken }
           const reply = await post(a.url, `/logout?scope=${scope}`, body, headers)
-          assertRefused(t, reply, both, `${scope}, ${headers.authorization}`)
+          assertRefused(t, reply, expected, `${scope}, ${headers.authorization}`)
         }
         assertRefused(t, await post(a.url, `/logout?scope=${scope}`), refusal('missing_token'), scope)
         assertRefused(t, await post(a.url, `/logout?scope=${scope}`, {}), refusal('missing_token'), scope)

@@ -7,11 +7,21 @@ const description = `\
 Ends the session of the presented token, with \`scope\` the others of its account, or all of them. To end its own session, an
 access token may have expired or been revoked before, and a refresh token may have been used. To end others it must be live.`
 
-/** Stands outside the guarded scope, for it takes old tokens too. */
+/** Stands outside the guarded scope, for it takes old tokens too, and refresh tokens. */
 export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
   app.post(
     '/logout',
     {
+      // Whatever else is wrong with a request, whether it has a token is said first.
+      async onRequest(request) {
+        if (request.headers.authorization === undefined) return
+        const { scope = 'session' } = request.query as { scope?: string }
+        await (scope === 'session' ? app.recognise(request) : app.authenticate(request))
+      },
+      async preValidation({ headers, body }) {
+        const hasRefreshToken = typeof body === 'object' && body !== null && 'refresh_token' in body
+        if (headers.authorization === undefined && !hasRefreshToken) throw new Outcome('missing_token')
+      },
       config: {
         failures: [
           'malformed_authorization',
@@ -38,21 +48,18 @@ export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     async (request, reply) => {
-      const { origin, body } = request
+      const { origin, accessToken } = request
       const { scope = 'session' } = request.query
-      const isOwn = scope === 'session'
-
-      if (body?.refresh_token === undefined) {
-        await (isOwn ? app.recognise(request) : app.authenticate(request))
-      } else if (request.headers.authorization !== undefined) {
+      const refreshToken = request.body?.refresh_token
+      if (accessToken && refreshToken !== undefined) {
         throw new Outcome('invalid_request', {
           detail: 'Send the access token or the refresh token, not both.',
         })
       }
       const holder =
-        body?.refresh_token === undefined
-          ? request.accessToken.claims
-          : await app.sessions.findHolder(body.refresh_token, isOwn ? 'known' : 'live')
+        refreshToken === undefined
+          ? accessToken.claims
+          : await app.sessions.findHolder(refreshToken, scope === 'session' ? 'known' : 'live')
 
       if (scope === 'session') await app.sessions.end(holder, origin)
       else if (scope === 'others') await app.sessions.endOthers(holder, origin)
