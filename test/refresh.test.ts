@@ -39,6 +39,9 @@ import { startPostgres } from './fixtures/servers.ts'
 const hour = 3_600
 const day = 24 * hour
 
+// Each is its own world, and some mostly wait.
+t.jobs = 2
+
 interface World {
   a: Instance
   b: Instance
@@ -789,28 +792,31 @@ t.test('what ends a session outlives the longest token of it, whichever instance
     clock,
     env: { ACCESS_TOKEN_TTL_SECONDS: `${day / 4}` },
   })
-  /** Leave the session with a long token that the instance which ends it has never seen. */
-  const ways: Record<string, (session: Tokens & { sid: string }) => Promise<Tokens>> = {
-    rotated: async (session) =>
-      assertRefreshed(t, await refresh(generous.url, session.refreshToken), {
-        ...session,
-        expiresIn: day / 4,
-      }),
-    repeated: async (session) => {
-      const { refreshToken } = assertRefreshed(t, await refresh(b.url, session.refreshToken), {
-        ...session,
-        expiresIn: 60,
-      })
-      return assertRefreshed(t, await refresh(generous.url, session.refreshToken), {
-        sid: session.sid,
-        newest: refreshToken,
-        expiresIn: day / 4,
-      })
+  const long = { expiresIn: day / 4 }
+  const short = { expiresIn: 60 }
+  /** Leave a session with a long token that the instance which ends it has never seen. */
+  const ways: Record<string, (user: LoggedIn) => Promise<Tokens & { sid: string; first: string }>> = {
+    started: async (user) => {
+      const session = await logIn(generous.url, user)
+      return { ...session, first: session.refreshToken }
+    },
+    rotated: async (user) => {
+      const { sid, refreshToken: first } = await logIn(b.url, user)
+      return { sid, first, ...assertRefreshed(t, await refresh(generous.url, first), { sid, ...long }) }
+    },
+    repeated: async (user) => {
+      const { sid, refreshToken: first } = await logIn(b.url, user)
+      const { refreshToken: newest } = assertRefreshed(t, await refresh(b.url, first), { sid, ...short })
+      return {
+        sid,
+        first,
+        ...assertRefreshed(t, await refresh(generous.url, first), { sid, newest, ...long }),
+      }
     },
   }
   const endings: Record<
     string,
-    (user: LoggedIn, other: Omit<LoggedIn, 'id'>, stolen: string) => Promise<Reply>
+    (user: LoggedIn, other: Tokens & { sid: string }, stolen: string) => Promise<Reply>
   > = {
     'a logout': (_user, { token }) => logOut(a.url, token),
     'a logout by refresh token': (_user, { refreshToken }) =>
@@ -828,36 +834,72 @@ t.test('what ends a session outlives the longest token of it, whichever instance
       Object.entries(endings).map(async ([ending, end]) => {
         const name = `${way}, ended by ${ending}`
         const user = await registerAndLogIn(a.url)
-        const session = await logIn(b.url, user)
-        const long = await issue(session)
-        const { exp = 0 } = decodeJwt(long.token)
-        // A short one after it shortens nothing.
-        const short = assertRefreshed(t, await refresh(b.url, long.refreshToken), {
-          ...session,
-          expiresIn: 60,
-        })
+        const { sid, first, ...longest } = await issue(user)
+        const { exp = 0, iat = 0 } = decodeJwt(longest.token)
+        t.equal(exp - iat, day / 4)
+        // Short ones after it shorten nothing.
+        let newest: Tokens = longest
+        for (let i = 0; i < 2; i++) {
+          newest = assertRefreshed(t, await refresh(b.url, newest.refreshToken), { sid, ...short })
+        }
         if (ending === 'a theft') {
           await query(
-            `update refresh_tokens set used_at = used_at - interval '1 minute' where session_id = '${session.sid}'`,
+            `update refresh_tokens set used_at = used_at - interval '1 minute' where session_id = '${sid}'`,
           )
         }
-        const reply = await end(user, { ...session, ...short }, session.refreshToken)
+        const reply = await end(user, { ...newest, sid }, first)
         t.equal(reply.status, ending === 'a theft' ? 401 : 204, name)
-        const subject = ending.endsWith('everywhere') ? `${user.id}:1` : session.sid
+        const subject = ending.endsWith('everywhere') ? `${user.id}:1` : sid
         const [entry] = await query(
           `select extract(epoch from expires_at)::float8 as end from revocations where subject = '${subject}'`,
         )
         t.ok(Number(entry?.end) >= exp + 300, `${name}: ${entry?.end} is after ${exp}`)
         const key = ending.endsWith('everywhere') ? `rv:g:${subject}` : `rv:s:${subject}`
-        const end_ = clock.now() / 1000 + (await redis.ttl(key))
-        t.ok(end_ >= exp + 290, `${name}: the index too`)
+        const forgotten = clock.now() / 1000 + (await redis.ttl(key))
+        t.ok(forgotten >= exp + 290, `${name}: the index too`)
         for (const { url } of [a, b, generous]) {
-          assertRefused(t, await getProtected(url, long.token), refusal('token_revoked'), name)
+          assertRefused(t, await getProtected(url, longest.token), refusal('token_revoked'), name)
         }
       }),
     ),
   )
+
+  const gone = await registerAndLogIn(generous.url)
+  await query(`delete from users where id = '${gone.id}'`)
+  t.equal((await logOut(a.url, gone.token)).status, 204)
+  const { exp = 0 } = decodeJwt(gone.token)
+  const [entry] = await query(
+    `select extract(epoch from expires_at)::float8 as end from revocations where subject = '${gone.sid}'`,
+  )
+  t.ok(Number(entry?.end) >= exp + 300, 'even where nothing is left of it but the token')
 })
+
+t.test(
+  'the grace is as long as it is set to; without one, who repeats a request still gets its reply',
+  async (t) => {
+    for (const [setting, after] of [
+      ['0', 0],
+      ['90', 89.5],
+    ] as const) {
+      const w = await world(t, postgresAndRedis, { REFRESH_GRACE_SECONDS: setting })
+      const { a, b, clock } = w
+      const session = await registerAndLogIn(a.url)
+      const replies = await Promise.all(
+        Array.from({ length: 20 }, (_, i) => refresh(i % 2 ? a.url : b.url, session.refreshToken)),
+      )
+      const [first] = replies.map((reply) => assertRefreshed(t, reply, session, setting))
+      t.equal(new Set(replies.map(({ body }) => body.refresh_token)).size, 1)
+      const newest = assertRefreshed(t, await refresh(b.url, first?.refreshToken as string), session)
+      if (after > 0) {
+        clock.advance(after)
+        const { body } = await refresh(a.url, session.refreshToken)
+        t.equal(body.refresh_token, newest.refreshToken, `${after} s later`)
+        clock.advance(0.5)
+      }
+      assertRefused(t, await refresh(a.url, session.refreshToken), reused, `after ${setting} s`)
+    }
+  },
+)
 
 t.test(
   'a theft is answered when no instance takes the stolen tokens any more, without any Redis',
