@@ -7,6 +7,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
+import { purge } from '../src/db/purge.ts'
+import { deleteExpiredSessions } from '../src/sessions/expired.ts'
 import type { Environment } from '../src/settings.ts'
 import {
   createManualClock,
@@ -736,3 +738,19 @@ async function duringChange(
     return await Promise.all(asked)
   })
 }
+
+t.test('a session that ended a day ago is purged, with every refresh token that it had', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const { app, url } = await startInstance(t, { stores })
+  const [gone, kept] = [await registerAndLogIn(url), await registerAndLogIn(url)]
+  await withClient(stores.env.DATABASE_URL as string, async (client) => {
+    const expire = 'update sessions set expires_at = now() - $2::interval where id = $1'
+    await client.query(expire, [gone.sid, '25 hours'])
+    await client.query(expire, [kept.sid, '23 hours'])
+    t.equal(await purge(app.database.db, deleteExpiredSessions), 1)
+    t.strictSame((await client.query('select id from sessions')).rows, [{ id: kept.sid }])
+    t.strictSame((await client.query('select session_id from refresh_tokens')).rows, [
+      { session_id: kept.sid },
+    ])
+  })
+})
