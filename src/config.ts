@@ -19,6 +19,7 @@ export type Config = Readonly<{
   /** Postgres, or the folder of the embedded store. */
   database: { url: string } | { folder: string }
   redisUrl: string | undefined
+  /** Where requests are counted, if not in the same Redis. */
   rateRedisUrl: string | undefined
   revocation: { tailMs: number; freshMs: number }
   issuer: string
@@ -43,13 +44,13 @@ export type Config = Readonly<{
     queueMax: number
   }
   limits: { address: Limit; login: Limit }
-  /** Made at the first start, if there is to be one. */
+  /** Made at a start at which there is no admin. */
   firstAdmin: { username: string; password: string } | undefined
 }>
 
 const day = 86_400
 const redisProtocols = ['redis:', 'rediss:']
-const exampleSecret = /change.?me|example|secret|password/i
+const exampleSecret = /change.?me|example|secret|password|nanosecond/i
 
 /** @throws ConfigError */
 export function loadConfig(env: Environment): Config {
@@ -96,7 +97,7 @@ export function loadConfig(env: Environment): Config {
     trustProxy: readTrustProxy(settings),
     database: databaseUrl === undefined ? { folder: text('DATA_DIR') ?? './data' } : { url: databaseUrl },
     redisUrl,
-    rateRedisUrl: url('RATE_REDIS_URL', secret('RATE_REDIS_URL'), redisProtocols) ?? redisUrl,
+    rateRedisUrl: url('RATE_REDIS_URL', secret('RATE_REDIS_URL'), redisProtocols),
     revocation: { tailMs, freshMs },
     issuer: issuer ?? `http://localhost:${port}`,
     audience: text('AUDIENCE') ?? issuer ?? `http://localhost:${port}`,

@@ -8,7 +8,7 @@ import { sql } from 'drizzle-orm'
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
 import { purge } from '../src/db/purge.ts'
-import { deleteExpiredSessions } from '../src/sessions/expired.ts'
+import { deleteExpiredRefreshTokens, deleteExpiredSessions } from '../src/sessions/expired.ts'
 import type { Environment } from '../src/settings.ts'
 import {
   createManualClock,
@@ -747,6 +747,7 @@ t.test('a session that ended a day ago is purged, with every refresh token that 
     const expire = 'update sessions set expires_at = now() - $2::interval where id = $1'
     await client.query(expire, [gone.sid, '25 hours'])
     await client.query(expire, [kept.sid, '23 hours'])
+    t.equal(await purge(app.database.db, deleteExpiredRefreshTokens), 1)
     t.equal(await purge(app.database.db, deleteExpiredSessions), 1)
     t.strictSame((await client.query('select id from sessions')).rows, [{ id: kept.sid }])
     t.strictSame((await client.query('select session_id from refresh_tokens')).rows, [

@@ -183,11 +183,11 @@ function makeSecrets(text: string, folder: string, scratch: string): string {
   return place
 }
 
-/** `${NAME:?why}`, of what can stand there the only thing that does. */
+/** `${NAME:?why}`, which must be given, and `${NAME:-}`, which is not: of what can stand there all that does. */
 function interpolate(text: string, values: Record<string, string>): string {
   const body = text.replace(/^#.*$/gm, '')
-  return body.replace(/\$(?:\{(\w+):\?[^}]+\})?/g, (all, name: string | undefined) => {
-    const value = name === undefined ? undefined : values[name]
+  return body.replace(/\$(?:\{(\w+):(\?[^}]+|-)\})?/g, (all, name: string | undefined, rest?: string) => {
+    const value = name === undefined ? undefined : (values[name] ?? (rest === '-' ? '' : undefined))
     if (value === undefined) throw new Error(`compose: not understood: ${all}`)
     return value
   })

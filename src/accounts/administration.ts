@@ -55,7 +55,7 @@ export function createAdministration(options: AdministrationOptions): Administra
     },
 
     async setRoles(id, roles, by, origin) {
-      let account: User | undefined
+      let account = undefined as User | undefined
       let isChanged = false
       await revoke({
         // Whether there is anything to revoke turns out under the locks.
@@ -77,7 +77,7 @@ export function createAdministration(options: AdministrationOptions): Administra
           return [await stepGeneration(tx, { user, sessions: 'move', latestExpiry, now })]
         },
       })
-      const managed = managedAccountOf(account as unknown as User)
+      const managed = managedAccountOf(account as User)
       if (isChanged)
         audit.record({ event: 'account.roles_changed', sub: managed.id, roles: managed.roles, by }, origin)
       return managed

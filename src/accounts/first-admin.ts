@@ -15,7 +15,7 @@ export interface FirstAdminOptions {
 
 /**
  * Makes the first admin of an installation that has none; does nothing ever after. Of many instances that start together
- * one makes it. An account that exists is never promoted: whoever came first may have registered that name.
+ * with the same name, one makes it. An account that exists is never promoted: whoever came first may have registered that name.
  *
  * @throws Error with one clear line
  */
@@ -28,7 +28,8 @@ export async function ensureFirstAdmin(options: FirstAdminOptions): Promise<void
   } catch (error) {
     if (!(error instanceof Outcome)) throw error
     if (error.code === 'username_taken' && (await hasAdmin(db))) return
-    throw new Error(`there is no admin, and BOOTSTRAP_ADMIN_USERNAME cannot become one: ${error.message}`)
+    const why = error.code === 'username_taken' ? 'somebody has registered that name' : error.message
+    throw new Error(`there is no admin, and BOOTSTRAP_ADMIN_USERNAME cannot become one: ${why}`)
   }
 }
 

@@ -16,7 +16,7 @@ export interface LoginRequest {
   remember?: boolean
 }
 
-/** @throws Outcome `invalid_credentials` for every cause alike, `overloaded` */
+/** @throws Outcome `invalid_credentials` for every cause alike, `overloaded`, and what revoke throws when older sessions must end */
 export type LogIn = (request: LoginRequest, origin: Origin) => Promise<SessionTokens>
 
 export interface LoginOptions {

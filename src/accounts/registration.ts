@@ -17,7 +17,7 @@ export interface RegistrationRequest {
 }
 
 /**
- * Makes an account. Roles are never the registering person's to choose.
+ * Makes an account. `roles` are the caller's to give, never the registering person's.
  *
  * @throws Outcome `invalid_request`, `weak_password`, `username_taken`, `overloaded`
  */

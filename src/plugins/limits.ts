@@ -3,8 +3,9 @@
  * token is counted: a guarded route costs little, and its client is known.
  */
 import { createHash } from 'node:crypto'
+import { isIP } from 'node:net'
 import rateLimit, { normalizeIP, type RateLimitPluginOptions } from '@fastify/rate-limit'
-import type { FastifyInstance, FastifyPluginAsync, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { canonicalUsername } from '../accounts/usernames.ts'
 import type { Config, Limit } from '../config.ts'
@@ -15,7 +16,7 @@ declare module 'fastify' {
     /** Counts every request to the scope it is called on by client address, and refuses the surplus. */
     limitByAddress(this: FastifyInstance): void
     /** For preHandler of a login: counts by address and account together, before any hashing. @throws Outcome `rate_limited` */
-    limitLogins(request: FastifyRequest<{ Body: { username: string } }>): Promise<void>
+    limitLogins(request: FastifyRequest<{ Body: { username: string } }>, reply: FastifyReply): Promise<void>
   }
 }
 
@@ -49,20 +50,12 @@ export default fp(
     app.decorate('limitByAddress', function () {
       this.describeRoutes({ failures: ['rate_limited'] })
       this.addHook('onRequest', async (request, reply) => {
-        const count = await countAddress?.(request)
-        if (!count || count.isAllowed) return
-        reply.headers({
-          'ratelimit-limit': count.max,
-          'ratelimit-remaining': count.remaining,
-          'ratelimit-reset': count.ttlInSeconds,
-        })
-        refuseSurplus(count)
+        tell(reply, await countAddress?.(request))
       })
     })
 
-    app.decorate('limitLogins', async (request) => {
-      const count = await countLogin?.(request)
-      if (count && !count.isAllowed) refuseSurplus(count)
+    app.decorate('limitLogins', async (request, reply) => {
+      tell(reply, await countLogin?.(request))
     })
   },
   { name: 'limits', dependencies: ['redis', 'openapi'] },
@@ -79,12 +72,33 @@ async function registerCount(app: FastifyInstance, options: RateLimitPluginOptio
   return count as Count
 }
 
-function refuseSurplus({ isExceeded, ttlInSeconds }: { isExceeded: boolean; ttlInSeconds: number }): void {
+/** Tells the client what is left to it, of the limit that is nearest, and refuses the surplus. */
+function tell(reply: FastifyReply, count: Awaited<ReturnType<Count>> | undefined): void {
+  // The library's word for its list of exceptions, and there is none here.
+  if (!count || count.isAllowed) return
+  const { max, remaining, ttlInSeconds, isExceeded } = count
+  const told = reply.getHeader('ratelimit-remaining')
+  if (told === undefined || remaining < Number(told)) {
+    reply.headers({
+      'ratelimit-limit': max,
+      'ratelimit-remaining': remaining,
+      'ratelimit-reset': ttlInSeconds,
+    })
+  }
   if (isExceeded) throw new Outcome('rate_limited', { retryAfterSeconds: Math.max(1, ttlInSeconds) })
 }
 
-/** An IPv6 client has a whole /64, and an IPv4 address may be written as IPv6. A connection that is gone has none. */
-const addressOf = ({ ip = '' }: FastifyRequest) => normalizeIP(ip)
+/** A proxy may write a port behind the address. */
+const forwarded = /^\[?([\da-f.:]+?)\]?(:\d+)?$/i
+
+/**
+ * An IPv6 client has a whole /64, and an IPv4 address may be written as IPv6. Whoever is at no address, as a connection that is
+ * gone or one from a proxy that writes something else, is one client.
+ */
+function addressOf({ ip = '' }: FastifyRequest): string {
+  const address = isIP(ip) ? ip : (forwarded.exec(ip)?.[1] ?? '')
+  return isIP(address) ? normalizeIP(address) : ''
+}
 
 /** Hashed: people type passwords where names belong. However a name is spelled, it is one account. */
 function loginOf(request: FastifyRequest): string {

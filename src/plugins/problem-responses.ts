@@ -1,4 +1,4 @@
-/** What the document says of failures, made from what plugins/problems sends. What many operations share stands there once. */
+/** What the document says of failures, made from problem-details. What many operations share stands there once. */
 import { STATUS_CODES } from 'node:http'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
 import { Problem, presentations, problemHeadersOf, problemMediaType, problemOf } from './problem-details.ts'
@@ -36,10 +36,10 @@ export function createProblemResponses(): ProblemResponses {
     for (const outcome of outcomes) {
       components.examples[outcome.code] = { value: problemOf(outcome, exampleId) }
     }
-    const headers = outcomes.flatMap((outcome) => Object.keys(problemHeadersOf(outcome)))
+    const names = outcomes.flatMap((outcome) => Object.keys(problemHeadersOf(outcome)))
     components.responses[name] = {
       description: `${STATUS_CODES[status]}: ${codes.map((code) => `\`${code}\``).join(', ')}.`,
-      ...(headers.length > 0 && { headers: references('headers', headers) }),
+      ...(names.length > 0 && { headers: references('headers', names) }),
       content: {
         [problemMediaType]: {
           schema: { allOf: [reference('schemas', 'Problem'), { properties: { code: { enum: codes } } }] },

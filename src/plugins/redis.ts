@@ -36,8 +36,7 @@ export default fp(
     const { redisUrl, rateRedisUrl } = config
     const client = redisUrl === undefined ? undefined : await connect(redisUrl)
     app.decorate('redis', client)
-    const isShared = rateRedisUrl === undefined || rateRedisUrl === redisUrl
-    app.decorate('rateRedis', isShared ? client : await connect(rateRedisUrl))
+    app.decorate('rateRedis', rateRedisUrl === undefined ? client : await connect(rateRedisUrl))
   },
   { name: 'redis' },
 )

@@ -108,7 +108,7 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
       })
     }
     const subjects = namesOf(committed.recorded.length > 0 ? committed.recorded : entries)
-    audit.record({ event: 'revocation.acknowledged', reason, subjects }, origin)
+    if (subjects.length > 0) audit.record({ event: 'revocation.acknowledged', reason, subjects }, origin)
   }
 
   function remember(revocation: Revocation): void {

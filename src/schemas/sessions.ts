@@ -39,6 +39,7 @@ export const LogoutBody = Type.Unsafe<null | { refresh_token?: string }>({
   properties: { refresh_token: refreshToken },
   additionalProperties: false,
   description: 'In place of an access token.',
+  examples: [{}],
 })
 
 export const SessionParams = Type.Object({ sid: Id })

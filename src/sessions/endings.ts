@@ -28,7 +28,8 @@ export interface Endings {
   endOwn(holder: SessionHolder, sid: string, origin: Origin): Promise<void>
   /** Ends all other sessions of the holder's account. */
   endOthers(holder: SessionHolder, origin: Origin): Promise<void>
-  /** Ends all sessions of the holder's account. @throws Outcome `token_revoked` if somebody else just has */
+  /** Ends all sessions of the holder's account. @throws Outcome `token_revoked` if that token's generation has
+   * just ended, by another logout or by new roles */
   endAll(holder: SessionHolder, origin: Origin): Promise<void>
   /** Ends a session of which an old refresh token was presented. */
   endStolen(session: { id: string; userId: string }, origin: Origin): Promise<void>
@@ -71,14 +72,18 @@ export function createEndings(options: EndingsOptions): Endings {
       .filter(({ expiresAt }) => expiresAt > inSeconds(clock))
   }
 
-  async function end(sid: string, reason: string, origin: Origin, exp = 0): Promise<void> {
+  async function endSession(sid: string, reason: string, origin: Origin, exp = 0): Promise<void> {
     const entry = sessionEntry(sid, Math.max(exp, latestExpiry()))
     await revoke({
       entries: [entry],
       reason,
       origin,
       async within(tx) {
-        const [session] = await tx.select().from(sessions).where(eq(sessions.id, sid)).for('update')
+        const [session] = await tx
+          .select({ id: sessions.id })
+          .from(sessions)
+          .where(eq(sessions.id, sid))
+          .for('update')
         // Without a row, the account is gone, and its sessions with it.
         const [recorded] = session ? await endRows(tx, eq(sessions.id, sid)) : [entry]
         // Another instance may issue longer tokens than this one.
@@ -88,7 +93,7 @@ export function createEndings(options: EndingsOptions): Endings {
   }
 
   return {
-    end: ({ sid, exp }, origin) => end(sid, 'logout', origin, exp),
+    end: ({ sid, exp }, origin) => endSession(sid, 'logout', origin, exp),
 
     async endOwn({ sub }, sid, origin) {
       const [own] = await db
@@ -97,7 +102,7 @@ export function createEndings(options: EndingsOptions): Endings {
         .where(and(eq(sessions.id, sid), eq(sessions.userId, sub)))
       if (!own) throw new Outcome('not_found')
       // As it was issued: the index knows it in no other spelling.
-      await end(own.id, 'ended', origin)
+      await endSession(own.id, 'ended', origin)
     },
 
     async endOthers({ sub, sid }, origin) {
@@ -129,7 +134,7 @@ export function createEndings(options: EndingsOptions): Endings {
 
     async endStolen({ id, userId }, origin) {
       audit.record({ event: 'refresh_token.reused', sub: userId, sid: id }, origin)
-      await end(id, 'refresh_token_reused', origin)
+      await endSession(id, 'refresh_token_reused', origin)
     },
 
     async findSurplus(tx, { sub, sid }) {

@@ -12,7 +12,15 @@ import { Outcome } from '../outcomes.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { Endings } from './endings.ts'
-import { findSuccession, type Link, lockSession, noteAccess, type Rotation, rotate } from './rotation.ts'
+import {
+  findJustEnded,
+  findSuccession,
+  type Link,
+  lockSession,
+  noteAccess,
+  type Rotation,
+  rotate,
+} from './rotation.ts'
 import { issueSessionTokens, type SessionFacts, type SessionTokens } from './session-tokens.ts'
 
 /**
@@ -25,7 +33,7 @@ export interface RefreshOptions {
   db: Database
   clock: Clock
   accessTokens: AccessTokens
-  endings: Pick<Endings, 'endStolen'>
+  endings: Pick<Endings, 'end' | 'endStolen'>
   /** How long a refresh token waits to be used, without and with `remember`. */
   idleSeconds: number
   rememberSeconds: number
@@ -61,6 +69,12 @@ export function createRefresh(options: RefreshOptions): Refresh {
     if (rotated) return issueSessionTokens(accessTokens, rotated, successor, iat)
 
     const repeated = await repeat(refreshToken, hash, now)
+    if (!repeated) {
+      // Whoever hears that a session has ended finds it so everywhere: the hold of who ended it may not be over.
+      const ended = await findJustEnded(db, hash, now)
+      if (ended) await endings.end(ended, origin)
+      throw new Outcome('refresh_token_invalid')
+    }
     if ('stolen' in repeated) {
       await endings.endStolen(repeated.stolen, origin)
       throw new Outcome('refresh_token_reused')
@@ -68,11 +82,15 @@ export function createRefresh(options: RefreshOptions): Refresh {
     return repeated
   }
 
-  /** Gives a repeat the newest unused token of the session, never a second branch; or tells which session was stolen. */
+  /**
+   * Gives a repeat the newest unused token of the session, never a second branch; or tells which session was stolen.
+   *
+   * @returns undefined if it is of no live session
+   */
   function repeat(refreshToken: string, hash: Buffer, now: number) {
-    return durably(db, async (tx): Promise<SessionTokens | { stolen: SessionFacts }> => {
+    return durably(db, async (tx): Promise<SessionTokens | { stolen: SessionFacts } | undefined> => {
       const found = await lockSession(tx, hash, now)
-      if (!found) throw new Outcome('refresh_token_invalid')
+      if (!found) return undefined
       // In a statement of its own: the lock may have been waited for.
       const succession = await findSuccession(tx, hash)
       const newest = followSuccession(refreshToken, succession, now - graceSeconds * 1000)

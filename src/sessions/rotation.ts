@@ -2,7 +2,7 @@
  * Refresh token rotation in SQL. Both functions lock the account, then the session, then the token, and judge what they
  * find by its state after the wait: whoever changed one of them first has won.
  */
-import { and, eq, type SQL, sql } from 'drizzle-orm'
+import { and, eq, gt, isNotNull, type SQL, sql } from 'drizzle-orm'
 import type { Database } from '../db/connect.ts'
 import { refreshTokens, sessions, users } from '../db/tables.ts'
 import { isLive, momentInSql } from './liveness.ts'
@@ -88,6 +88,22 @@ export async function lockSession(
     .where(and(eq(refreshTokens.hash, hash), isLive(now)))
     .for('no key update')
   return found && sessionFacts(found.session, found.roles)
+}
+
+/** The ended session of a refresh token, as long as an access token of it may be alive somewhere. */
+export async function findJustEnded(db: Database, hash: Buffer, now: number) {
+  const [ended] = await db
+    .select({ sid: sessions.id, sub: sessions.userId, ver: sessions.generation })
+    .from(refreshTokens)
+    .innerJoin(sessions, eq(sessions.id, refreshTokens.sessionId))
+    .where(
+      and(
+        eq(refreshTokens.hash, hash),
+        isNotNull(sessions.endedAt),
+        gt(sessions.accessExpMax, new Date(now)),
+      ),
+    )
+  return ended
 }
 
 /** Notes that a session gets another access token without a rotation. Times are in milliseconds since the epoch. */

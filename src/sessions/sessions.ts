@@ -1,7 +1,7 @@
 /** A session is what one login starts: it owns the refresh tokens and every access token issued under it, and it ends. */
 import { randomUUID } from 'node:crypto'
 import { and, desc, eq, isNull } from 'drizzle-orm'
-import { type Clock, inSeconds } from '../db/clock.ts'
+import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { refreshTokens, sessions, users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
@@ -65,7 +65,8 @@ export function createSessions(options: SessionsOptions): Sessions {
 
   return {
     async start(tx, { id: userId, generation, roles, amr, acr, remember }) {
-      const now = inSeconds(clock)
+      const startedAt = new Date(clock.now())
+      const now = Math.floor(startedAt.getTime() / 1000)
       const end = now + (remember ? rememberSeconds : absoluteSeconds)
       const idleEnd = now + (remember ? rememberSeconds : idleSeconds)
       const session: typeof sessions.$inferSelect = {
@@ -76,8 +77,8 @@ export function createSessions(options: SessionsOptions): Sessions {
         amr: [...amr],
         acr,
         remember,
-        createdAt: new Date(clock.now()),
-        lastUsedAt: new Date(clock.now()),
+        createdAt: startedAt,
+        lastUsedAt: startedAt,
         idleExpiresAt: momentOf(Math.min(idleEnd, end)),
         expiresAt: momentOf(end),
         accessExpMax: momentOf(Math.min(accessTokens.latestExpiry(now), end)),
