@@ -1098,3 +1098,32 @@ function misspell(refreshToken: string): string {
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
   return refreshToken.slice(0, -1) + alphabet[alphabet.indexOf(refreshToken.slice(-1)) ^ 1]
 }
+
+t.test(
+  'whoever hears that a session was stolen hears it when it is dead everywhere, the second time too',
+  async (t) => {
+    const { env } = await postgresAndRedis(t)
+    // Without an index, the hold alone makes it so; and it is long enough to ask twice within it.
+    const stores: Stores = { env: { ...env, REDIS_URL: undefined } }
+    const slow = { REVOCATION_TAIL_MS: '700', REVOCATION_FRESH_MS: '1500' }
+    const clock = createManualClock()
+    const [a, b] = [
+      await startInstance(t, { stores, clock, env: slow }),
+      await startInstance(t, { stores, clock, env: slow }),
+    ]
+    const { refreshToken: stolen, sid } = await registerAndLogIn(a.url)
+    const second = (await refresh(a.url, stolen)).body
+    const third = (await refresh(a.url, second.refresh_token)).body
+    clock.advance(31)
+
+    const first = refresh(a.url, stolen)
+    await withClient(stores.env.DATABASE_URL as string, async (client) => {
+      const ended = 'select from sessions where id = $1 and ended_at is not null'
+      await eventually(t, async () => (await client.query(ended, [sid])).rowCount === 1)
+    })
+    assertRefused(t, await refresh(a.url, stolen), refusal('refresh_token_invalid'), 'during the hold')
+    const reply = await getProtected(b.url, third.access_token)
+    assertRefused(t, reply, refusal('token_revoked'), 'on the other instance')
+    assertRefused(t, await first, refusal('refresh_token_reused'), 'the first time')
+  },
+)

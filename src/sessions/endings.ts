@@ -33,6 +33,8 @@ export interface Endings {
   endAll(holder: SessionHolder, origin: Origin): Promise<void>
   /** Ends a session of which an old refresh token was presented. */
   endStolen(session: { id: string; userId: string }, origin: Origin): Promise<void>
+  /** Resolves when every end that is recorded by now is known everywhere, or when that cannot be told. */
+  awaitEnds(origin: Origin): Promise<void>
   /**
    * The oldest live sessions of an account that has too many with the one that starts. To be asked in the transaction that
    * starts it, with the account locked: whoever starts one later is not seen, so of two the later one stays.
@@ -135,6 +137,15 @@ export function createEndings(options: EndingsOptions): Endings {
     async endStolen({ id, userId }, origin) {
       audit.record({ event: 'refresh_token.reused', sub: userId, sid: id }, origin)
       await endSession(id, 'refresh_token_reused', origin)
+    },
+
+    async awaitEnds(origin) {
+      try {
+        // To revoke nothing takes as long as to revoke something.
+        await revoke({ entries: [], reason: 'awaited', origin })
+      } catch (error) {
+        if (!(error instanceof Outcome)) throw error
+      }
     },
 
     async findSurplus(tx, { sub, sid }) {

@@ -13,8 +13,8 @@ import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { Endings } from './endings.ts'
 import {
-  findJustEnded,
   findSuccession,
+  hasJustEnded,
   type Link,
   lockSession,
   noteAccess,
@@ -33,7 +33,7 @@ export interface RefreshOptions {
   db: Database
   clock: Clock
   accessTokens: AccessTokens
-  endings: Pick<Endings, 'end' | 'endStolen'>
+  endings: Pick<Endings, 'awaitEnds' | 'endStolen'>
   /** How long a refresh token waits to be used, without and with `remember`. */
   idleSeconds: number
   rememberSeconds: number
@@ -71,8 +71,7 @@ export function createRefresh(options: RefreshOptions): Refresh {
     const repeated = await repeat(refreshToken, hash, now)
     if (!repeated) {
       // Whoever hears that a session has ended finds it so everywhere: the hold of who ended it may not be over.
-      const ended = await findJustEnded(db, hash, now)
-      if (ended) await endings.end(ended, origin)
+      if (await hasJustEnded(db, hash, now)) await endings.awaitEnds(origin)
       throw new Outcome('refresh_token_invalid')
     }
     if ('stolen' in repeated) {

@@ -90,10 +90,10 @@ export async function lockSession(
   return found && sessionFacts(found.session, found.roles)
 }
 
-/** The ended session of a refresh token, as long as an access token of it may be alive somewhere. */
-export async function findJustEnded(db: Database, hash: Buffer, now: number) {
+/** Whether a refresh token is of a session that has ended, and an access token of it may be alive somewhere. */
+export async function hasJustEnded(db: Database, hash: Buffer, now: number): Promise<boolean> {
   const [ended] = await db
-    .select({ sid: sessions.id, sub: sessions.userId, ver: sessions.generation })
+    .select({ id: sessions.id })
     .from(refreshTokens)
     .innerJoin(sessions, eq(sessions.id, refreshTokens.sessionId))
     .where(
@@ -103,7 +103,7 @@ export async function findJustEnded(db: Database, hash: Buffer, now: number) {
         gt(sessions.accessExpMax, new Date(now)),
       ),
     )
-  return ended
+  return ended !== undefined
 }
 
 /** Notes that a session gets another access token without a rotation. Times are in milliseconds since the epoch. */
