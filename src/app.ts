@@ -9,19 +9,25 @@ import type { Config } from './config.ts'
 import accounts from './plugins/accounts.ts'
 import audit from './plugins/audit.ts'
 import authentication from './plugins/authentication.ts'
+import authorization from './plugins/authorization.ts'
 import basicCredentials from './plugins/basic-credentials.ts'
 import clock, { type ClockOptions } from './plugins/clock.ts'
 import closing from './plugins/closing.ts'
 import database from './plugins/database.ts'
 import jsonBody from './plugins/json-body.ts'
+import limits from './plugins/limits.ts'
 import { explainStart, type LogOptions, logging } from './plugins/log.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
+import openapi from './plugins/openapi.ts'
 import problems, { answerClientError, replyWithProblem } from './plugins/problems.ts'
+import purge from './plugins/purge.ts'
 import redis from './plugins/redis.ts'
 import revocation from './plugins/revocation.ts'
 import sessions from './plugins/sessions.ts'
 import tokenInspection from './plugins/token-inspection.ts'
 import tokens from './plugins/tokens.ts'
+import { adminUsersRoutes } from './routes/admin-users.ts'
+import { docsRoutes } from './routes/docs.ts'
 import { healthRoutes } from './routes/health.ts'
 import { jwksRoute } from './routes/jwks.ts'
 import { loginRoute } from './routes/login.ts'
@@ -47,6 +53,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     // A first start writes a whole database, and waits for the locks of others that start with it.
     pluginTimeout: 0,
     requestTimeout: 10_000,
+    trustProxy: config.trustProxy.length > 0 && config.trustProxy,
     http: {
       // plugins/problems refuses it in our own words.
       requireHostHeader: false,
@@ -65,6 +72,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(problems)
     await app.register(closing)
     await app.register(methodNotAllowed)
+    await app.register(openapi, { config })
     await app.register(jsonBody)
     await app.register(basicCredentials)
 
@@ -72,20 +80,22 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(audit)
     await app.register(database, { config })
     await app.register(redis, { config })
+    await app.register(limits, { config })
     await app.register(revocation, { config })
     await app.register(tokens, { config })
     await app.register(sessions, { config })
     await app.register(accounts, { config })
+    await app.register(purge)
     await app.register(tokenInspection, { config })
     await app.register(authentication, { config })
+    await app.register(authorization)
 
     await app.register(healthRoutes)
     await app.register(jwksRoute, { maxAgeSeconds: config.jwksMaxAgeSeconds })
-    await app.register(registerRoute)
-    await app.register(loginRoute)
-    await app.register(refreshRoute)
-    await app.register(logoutRoute)
+    await app.register(limited)
     await app.register(guarded)
+    await app.register(administration)
+    await app.register(docsRoutes)
     app.refuseOtherMethods()
     await app.ready()
     return app
@@ -95,10 +105,26 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   }
 }
 
+/** Whoever has no token yet, or an old one, is counted. */
+const limited: FastifyPluginAsync = async (scope) => {
+  scope.limitByAddress()
+  await scope.register(registerRoute)
+  await scope.register(loginRoute)
+  await scope.register(refreshRoute)
+  await scope.register(logoutRoute)
+}
+
 /** Every route in here needs a live access token. */
 const guarded: FastifyPluginAsync = async (scope) => {
-  scope.addHook('onRequest', scope.authenticate)
+  scope.demandAccessToken()
   await scope.register(protectedRoute)
   await scope.register(meRoute)
   await scope.register(sessionsRoutes)
+}
+
+/** And in here, one of an admin. */
+const administration: FastifyPluginAsync = async (scope) => {
+  scope.demandAccessToken()
+  scope.demandRoles({ allOf: ['admin'] })
+  await scope.register(adminUsersRoutes)
 }

@@ -3,9 +3,15 @@
 import { loadDatabaseUrl } from './config.ts'
 import { migratePostgresSchema } from './db/migrate.ts'
 
-const usage = `usage: latchkey migrate    brings the schema of DATABASE_URL up to date\n`
+const usage = `usage: latchkey            serves; the settings are in the environment
+       latchkey migrate    brings the schema of DATABASE_URL up to date
+`
 
 const commands: Record<string, () => Promise<void>> = {
+  async serve() {
+    await import('./server.ts')
+  },
+
   async migrate() {
     const url = loadDatabaseUrl(process.env)
     if (url === undefined)
@@ -15,7 +21,7 @@ const commands: Record<string, () => Promise<void>> = {
   },
 }
 
-const [name = '', ...surplus] = process.argv.slice(2)
+const [name = 'serve', ...surplus] = process.argv.slice(2)
 const command = surplus.length === 0 && Object.hasOwn(commands, name) ? commands[name] : undefined
 
 if (!command) {

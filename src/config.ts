@@ -1,15 +1,25 @@
 /** The environment, read once. All problems are told together, by the name of the setting and never with its value. */
+import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { type Environment, readSettings, type Settings } from './settings.ts'
+
+/** At most so many in so long; `max` 0 is no limit. */
+export interface Limit {
+  max: number
+  windowSeconds: number
+}
 
 export type Config = Readonly<{
   host: string
   port: number
   logLevel: string
   shutdownTimeoutSeconds: number
+  /** Addresses and CIDRs of proxies whose X-Forwarded-For is believed. */
+  trustProxy: string[]
   /** Postgres, or the folder of the embedded store. */
   database: { url: string } | { folder: string }
   redisUrl: string | undefined
+  rateRedisUrl: string | undefined
   revocation: { tailMs: number; freshMs: number }
   issuer: string
   audience: string
@@ -32,9 +42,13 @@ export type Config = Readonly<{
     concurrency: number
     queueMax: number
   }
+  limits: { address: Limit; login: Limit }
+  /** Made at the first start, if there is to be one. */
+  firstAdmin: { username: string; password: string } | undefined
 }>
 
 const day = 86_400
+const redisProtocols = ['redis:', 'rediss:']
 const exampleSecret = /change.?me|example|secret|password/i
 
 /** @throws ConfigError */
@@ -45,9 +59,10 @@ export function loadConfig(env: Environment): Config {
   const production = env.NODE_ENV === 'production'
   const port = integer('PORT', { default: 3000, min: 0, max: 65_535 })
   const databaseUrl = readDatabaseUrl(settings)
-  const redisUrl = url('REDIS_URL', secret('REDIS_URL'), ['redis:', 'rediss:'])
+  const redisUrl = url('REDIS_URL', secret('REDIS_URL'), redisProtocols)
   const keyEncryptionSecret = secret('KEY_ENCRYPTION_SECRET')
   const issuer = url('ISSUER', text('ISSUER'), ['https:', 'http:'])
+  const firstAdmin = readFirstAdmin(settings)
   const tailMs = integer('REVOCATION_TAIL_MS', { default: 100, min: 10, max: 10_000 })
   const freshMs = integer('REVOCATION_FRESH_MS', { default: 250, min: 50, max: 60_000 })
   const threads = Number(env.UV_THREADPOOL_SIZE ?? 4) || 4
@@ -68,6 +83,8 @@ export function loadConfig(env: Environment): Config {
   if (production) {
     if ((text('DATABASE_URL') ?? text('DATABASE_URL_FILE')) === undefined)
       problem('DATABASE_URL', 'is missing: the embedded store is not for production')
+    if (firstAdmin && isExample(firstAdmin.password))
+      problem('BOOTSTRAP_ADMIN_PASSWORD', 'is an example: make one of your own')
     if (text('ISSUER') === undefined) problem('ISSUER', 'is missing: the public URL of this service')
   }
 
@@ -76,8 +93,10 @@ export function loadConfig(env: Environment): Config {
     port,
     logLevel: oneOf('LOG_LEVEL', 'info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
     shutdownTimeoutSeconds: integer('SHUTDOWN_TIMEOUT_SECONDS', { default: 10, min: 1, max: 3600 }),
+    trustProxy: readTrustProxy(settings),
     database: databaseUrl === undefined ? { folder: text('DATA_DIR') ?? './data' } : { url: databaseUrl },
     redisUrl,
+    rateRedisUrl: url('RATE_REDIS_URL', secret('RATE_REDIS_URL'), redisProtocols) ?? redisUrl,
     revocation: { tailMs, freshMs },
     issuer: issuer ?? `http://localhost:${port}`,
     audience: text('AUDIENCE') ?? issuer ?? `http://localhost:${port}`,
@@ -108,6 +127,11 @@ export function loadConfig(env: Environment): Config {
       }),
       queueMax: integer('ARGON2_QUEUE_MAX', { default: 250, min: 0, max: 1_000_000 }),
     },
+    limits: {
+      address: readLimit(settings, 'RATE', { max: 1000, windowSeconds: 60 }),
+      login: readLimit(settings, 'LOGIN_RATE', { max: 300, windowSeconds: 900 }),
+    },
+    firstAdmin,
   }
   settings.assertSound()
   return deepFreeze(config)
@@ -127,6 +151,39 @@ export function loadDatabaseUrl(env: Environment): string | undefined {
 
 const readDatabaseUrl = ({ url, secret }: Settings) =>
   url('DATABASE_URL', secret('DATABASE_URL'), ['postgres:', 'postgresql:'])
+
+const readLimit = ({ integer }: Settings, name: string, usual: Limit): Limit => ({
+  max: integer(`${name}_MAX`, { default: usual.max, min: 0, max: 1_000_000_000 }),
+  windowSeconds: integer(`${name}_WINDOW_SECONDS`, { default: usual.windowSeconds, min: 1, max: day }),
+})
+
+/** Addresses or networks, but never everybody: whoever is believed can be anyone. */
+function readTrustProxy({ text, problem }: Settings): string[] {
+  const proxies =
+    text('TRUST_PROXY')
+      ?.split(',')
+      .map((proxy) => proxy.trim()) ?? []
+  if (!proxies.every(isNetwork)) problem('TRUST_PROXY', 'must be addresses or CIDRs with commas between them')
+  return proxies
+}
+
+function isNetwork(text: string): boolean {
+  const [address = '', prefix, ...more] = text.split('/')
+  const bits = { 0: 0, 4: 32, 6: 128 }[isIP(address)] ?? 0
+  const length = /^[1-9]\d{0,2}$/.test(prefix ?? String(bits)) ? Number(prefix ?? bits) : 0
+  return length > 0 && length <= bits && more.length === 0
+}
+
+function readFirstAdmin({ text, secret, problem }: Settings): Config['firstAdmin'] {
+  const username = text('BOOTSTRAP_ADMIN_USERNAME')
+  const password = secret('BOOTSTRAP_ADMIN_PASSWORD')
+  if (username !== undefined && password !== undefined) return { username, password }
+  if (username !== undefined)
+    problem('BOOTSTRAP_ADMIN_PASSWORD', 'is missing, but BOOTSTRAP_ADMIN_USERNAME is set')
+  if (password !== undefined)
+    problem('BOOTSTRAP_ADMIN_USERNAME', 'is missing, but BOOTSTRAP_ADMIN_PASSWORD is set')
+  return undefined
+}
 
 /** A secret with a telling word in it, or of few different characters, was not made by a generator. */
 const isExample = (secret: string) => exampleSecret.test(secret) || new Set(secret).size < 8

@@ -23,7 +23,7 @@ const mayImport: Record<string, readonly string[]> = {
   routes: ['schemas', 'outcomes'],
   app: ['plugins', 'routes', 'config'],
   server: ['app', 'config'],
-  cli: ['db', 'config'],
+  cli: ['db', 'config', 'server'],
 }
 
 const withoutFramework = [...areas, ...leaves, 'settings', 'config']

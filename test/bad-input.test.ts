@@ -651,7 +651,7 @@ t.test('a fault of the service is told to nobody but the log, and not all of it 
     `alter table users add column note text not null default ''; alter table users alter column note drop default`,
   )
   await attempt('an insert that fails', post(url, '/register', newcomer()))
-  await sql(`alter table refresh_tokens add constraint none check (expires_at is null) not valid`)
+  await sql(`alter table refresh_tokens add constraint none check (session_id is null) not valid`)
   await attempt('a session that fails', post(url, '/login', user))
   await sql('alter table sessions rename to old_sessions')
   await attempt('a logout that fails', post(url, '/logout', undefined, bearer(other.token)))

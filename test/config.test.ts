@@ -23,6 +23,8 @@ const numbers: Record<string, string> = {
   REFRESH_TOKEN_TTL_SECONDS: '3600',
   SESSION_TTL_SECONDS: '7200',
   REMEMBER_TTL_SECONDS: '86400',
+  REFRESH_GRACE_SECONDS: '5',
+  SESSIONS_PER_ACCOUNT: '3',
   CLOCK_TOLERANCE_SECONDS: '2',
   JWKS_MAX_AGE_SECONDS: '60',
   PASSWORD_MIN_LENGTH: '12',
@@ -31,6 +33,10 @@ const numbers: Record<string, string> = {
   ARGON2_PARALLELISM: '2',
   ARGON2_CONCURRENCY: '1',
   ARGON2_QUEUE_MAX: '10',
+  RATE_MAX: '20',
+  RATE_WINDOW_SECONDS: '30',
+  LOGIN_RATE_MAX: '4',
+  LOGIN_RATE_WINDOW_SECONDS: '500',
 }
 
 /** What is wrong with the settings: a line each, that begins with a name. */
@@ -60,8 +66,10 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     port: 3000,
     logLevel: 'info',
     shutdownTimeoutSeconds: 10,
+    trustProxy: [],
     database: { folder: './data' },
     redisUrl: undefined,
+    rateRedisUrl: undefined,
     revocation: { tailMs: 100, freshMs: 250 },
     issuer: 'http://localhost:3000',
     audience: 'http://localhost:3000',
@@ -70,6 +78,8 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     refreshTokenTtlSeconds: 43_200,
     sessionTtlSeconds: 604_800,
     rememberTtlSeconds: 2_592_000,
+    refreshGraceSeconds: 30,
+    sessionsPerAccount: 100,
     clockToleranceSeconds: 5,
     jwksMaxAgeSeconds: 300,
     keyEncryptionSecret: undefined,
@@ -82,6 +92,11 @@ t.test('without any setting it is a service on the loopback with an embedded sto
       concurrency: Math.min(availableParallelism(), 3),
       queueMax: 250,
     },
+    limits: {
+      address: { max: 1000, windowSeconds: 60 },
+      login: { max: 300, windowSeconds: 900 },
+    },
+    firstAdmin: undefined,
   })
   t.strictSame(loadConfig({ PORT: '8080' }).issuer, 'http://localhost:8080')
 })
@@ -93,6 +108,10 @@ t.test('every setting arrives where it belongs', async (t) => {
     HOST: '::',
     LOG_LEVEL: 'warn',
     REDIS_URL: 'rediss://:pass@redis.test:6380/1',
+    RATE_REDIS_URL: 'redis://rate.test/2',
+    TRUST_PROXY: '192.0.2.1, 10.0.0.0/8,2001:db8::/32',
+    BOOTSTRAP_ADMIN_USERNAME: 'root',
+    BOOTSTRAP_ADMIN_PASSWORD: 'correct horse battery staple',
     AUDIENCE: 'https://api.test',
     FIRST_PARTY_CLIENT_ID: 'front',
   })
@@ -101,8 +120,10 @@ t.test('every setting arrives where it belongs', async (t) => {
     port: 8080,
     logLevel: 'warn',
     shutdownTimeoutSeconds: 25,
+    trustProxy: ['192.0.2.1', '10.0.0.0/8', '2001:db8::/32'],
     database: { url: 'postgres://latchkey@db.test/latchkey' },
     redisUrl: 'rediss://:pass@redis.test:6380/1',
+    rateRedisUrl: 'redis://rate.test/2',
     revocation: { tailMs: 50, freshMs: 500 },
     issuer: 'https://auth.test',
     audience: 'https://api.test',
@@ -111,11 +132,23 @@ t.test('every setting arrives where it belongs', async (t) => {
     refreshTokenTtlSeconds: 3600,
     sessionTtlSeconds: 7200,
     rememberTtlSeconds: 86_400,
+    refreshGraceSeconds: 5,
+    sessionsPerAccount: 3,
     clockToleranceSeconds: 2,
     jwksMaxAgeSeconds: 60,
     keyEncryptionSecret: goodSecret,
     passwords: { minLength: 12, memoryKib: 65_536, passes: 3, parallelism: 2, concurrency: 1, queueMax: 10 },
+    limits: {
+      address: { max: 20, windowSeconds: 30 },
+      login: { max: 4, windowSeconds: 500 },
+    },
+    firstAdmin: { username: 'root', password: 'correct horse battery staple' },
   })
+  t.equal(
+    loadConfig({ REDIS_URL: 'redis://redis.test' }).rateRedisUrl,
+    'redis://redis.test',
+    'where counts go, if nobody says',
+  )
   t.equal(loadConfig({ ...production }).audience, 'https://auth.test', 'whose tokens, if nobody says')
   t.strictSame(loadConfig({ DATA_DIR: '/var/lib/latchkey' }).database, { folder: '/var/lib/latchkey' })
 })
@@ -137,6 +170,8 @@ t.test('all problems are told together, by name and never with the value', async
     LOG_LEVEL: marker,
     DATABASE_URL: `mysql://latchkey:${marker}@db.test/latchkey`,
     REDIS_URL: `http://:${marker}@redis.test`,
+    RATE_REDIS_URL: `http://:${marker}@redis.test`,
+    TRUST_PROXY: marker,
     ISSUER: `ftp://${marker}.test`,
     KEY_ENCRYPTION_SECRET: marker,
   }
@@ -169,6 +204,7 @@ t.test('a URL that is none, or another service’s, is told by name alone', asyn
       `postgres://${marker}:1,b:2/db`,
     ],
     REDIS_URL: [marker, `${marker}:6379`, `postgres://${marker}`],
+    RATE_REDIS_URL: [marker, `${marker}:6379`, `postgres://${marker}`],
     ISSUER: [marker, `auth.${marker}.test`, `javascript:${marker}`],
   })) {
     for (const value of values) {
@@ -222,6 +258,11 @@ t.test('an empty setting is one that is not set', async (t) => {
     'LOG_LEVEL',
     'DATABASE_URL',
     'REDIS_URL',
+    'RATE_REDIS_URL',
+    'TRUST_PROXY',
+    'BOOTSTRAP_ADMIN_USERNAME',
+    'BOOTSTRAP_ADMIN_PASSWORD',
+    'BOOTSTRAP_ADMIN_PASSWORD_FILE',
     'ISSUER',
     'AUDIENCE',
     'KEY_ENCRYPTION_SECRET',
@@ -254,9 +295,14 @@ t.test('a secret may stand in a file', async (t) => {
     DATABASE_URL_FILE: fileWith(t, `${url}\n`),
     REDIS_URL_FILE: fileWith(t, 'redis://:from-a-file@redis.test\n'),
     KEY_ENCRYPTION_SECRET_FILE: fileWith(t, `${goodSecret}\n`),
+    RATE_REDIS_URL_FILE: fileWith(t, 'redis://:from-a-file@rate.test\n'),
+    BOOTSTRAP_ADMIN_USERNAME: 'root',
+    BOOTSTRAP_ADMIN_PASSWORD_FILE: fileWith(t, 'from a file\n'),
   })
   t.strictSame(config.database, { url })
   t.equal(config.redisUrl, 'redis://:from-a-file@redis.test')
+  t.equal(config.rateRedisUrl, 'redis://:from-a-file@rate.test')
+  t.strictSame(config.firstAdmin, { username: 'root', password: 'from a file' })
   t.equal(config.keyEncryptionSecret, goodSecret, 'without the line end that editors add')
 })
 
@@ -281,17 +327,16 @@ t.test('a secret in a file is judged as any other, and told as little', async (t
 
 t.test('a secret that is set twice, or whose file cannot be read, is told by name', async (t) => {
   const marker = 'hunter2'
-  for (const name of ['DATABASE_URL', 'REDIS_URL', 'KEY_ENCRYPTION_SECRET']) {
-    const twice = problemsOf({
-      DATABASE_URL: 'postgres://db.test',
-      KEY_ENCRYPTION_SECRET: goodSecret,
-      REDIS_URL: 'redis://redis.test',
-      [`${name}_FILE`]: fileWith(
-        t,
-        { DATABASE_URL: 'postgres://db.test', REDIS_URL: 'redis://redis.test' }[name] ?? goodSecret,
-      ),
-    })
-    t.strictSame(twice, [`${name} and ${name}_FILE are both set`])
+  const secrets = {
+    DATABASE_URL: 'postgres://db.test',
+    REDIS_URL: 'redis://redis.test',
+    RATE_REDIS_URL: 'redis://rate.test',
+    KEY_ENCRYPTION_SECRET: goodSecret,
+    BOOTSTRAP_ADMIN_PASSWORD: 'correct horse battery staple',
+  }
+  for (const [name, value] of Object.entries(secrets)) {
+    const env = { ...secrets, BOOTSTRAP_ADMIN_USERNAME: 'root', [`${name}_FILE`]: fileWith(t, value) }
+    t.strictSame(problemsOf(env), [`${name} and ${name}_FILE are both set`])
   }
   for (const path of [`/nowhere/${marker}`, tmpdir()]) {
     const problems = problemsOf({ REDIS_URL_FILE: path })
@@ -343,4 +388,77 @@ t.test('production refuses a secret that is short or an example', async (t) => {
     t.strictSame(namesOf(problems), ['KEY_ENCRYPTION_SECRET'], secret)
     t.notMatch(problems.join(), secret)
   }
+})
+
+t.test('production refuses an example as the first admin’s password', async (t) => {
+  const withPassword = (password: string, env: Environment = production) =>
+    problemsOf({ ...env, BOOTSTRAP_ADMIN_USERNAME: 'root', BOOTSTRAP_ADMIN_PASSWORD: password })
+  for (const password of [
+    'change-me-now-please',
+    'Password123456789',
+    'an example of a phrase',
+    'a'.repeat(20),
+  ]) {
+    const problems = withPassword(password)
+    t.strictSame(namesOf(problems), ['BOOTSTRAP_ADMIN_PASSWORD'], password)
+    t.notMatch(problems.join(), password)
+    t.strictSame(withPassword(password, {}), [], `${password}, on a developer’s machine`)
+  }
+  t.strictSame(withPassword('correct horse battery staple'), [])
+})
+
+t.test('a first admin has a name and a password', async (t) => {
+  const [name, password] = ['BOOTSTRAP_ADMIN_USERNAME', 'BOOTSTRAP_ADMIN_PASSWORD']
+  t.strictSame(problemsOf({ [name]: 'hunter2' }), [`${password} is missing, but ${name} is set`])
+  t.strictSame(problemsOf({ [password]: 'hunter2' }), [`${name} is missing, but ${password} is set`])
+})
+
+t.test('a proxy is an address or a network, and never everybody', async (t) => {
+  for (const proxies of [
+    '127.0.0.1',
+    '::1',
+    '::ffff:10.0.0.1',
+    '10.0.0.0/8',
+    '2001:db8::/32',
+    '192.0.2.1/32',
+    '2001:db8::1/128',
+    '10.0.0.1,10.0.0.2 , fd00::/8',
+  ]) {
+    t.strictSame(problemsOf({ TRUST_PROXY: proxies }), [], proxies)
+    t.strictSame(
+      loadConfig({ TRUST_PROXY: proxies }).trustProxy,
+      proxies.split(',').map((proxy) => proxy.trim()),
+    )
+  }
+  for (const proxies of [
+    'true',
+    'yes',
+    '*',
+    '1',
+    'loopback',
+    'proxy.test',
+    ' ',
+    '10.0.0.1,',
+    ',10.0.0.1',
+    '10.0.0.1 10.0.0.2',
+    '10.0.0.1;10.0.0.2',
+    '10.0.0.1,true',
+    '10.0.0',
+    '010.0.0.1',
+    '10.0.0.1:8080',
+    '[::1]',
+    '0.0.0.0/0',
+    '::/0',
+    '10.0.0.0/00',
+    '10.0.0.0/08',
+    '10.0.0.0/33',
+    '2001:db8::/129',
+    '10.0.0.0/',
+    '10.0.0.0/8/8',
+    '10.0.0.0/-1',
+    '10.0.0.0/8.0',
+    '10.0.0.0/255.0.0.0',
+    '/8',
+  ])
+    t.strictSame(namesOf(problemsOf({ TRUST_PROXY: proxies })), ['TRUST_PROXY'], proxies)
 })

@@ -213,7 +213,7 @@ t.test(
 t.test('latchkey says what it cannot do', async (t) => {
   const [embedded, ...misused] = await Promise.all([
     runCli(t, ['migrate'], { env: {} }),
-    ...[['frobnicate'], [], ['migrate', 'twice'], ['__proto__'], ['toString']].map((args) =>
+    ...[['frobnicate'], ['migrate', 'twice'], ['__proto__'], ['toString']].map((args) =>
       runCli(t, args, { env: {} }),
     ),
   ])
@@ -221,7 +221,7 @@ t.test('latchkey says what it cannot do', async (t) => {
   t.match(embedded?.stderr, /^latchkey migrate: .*DATABASE_URL.*\n$/)
   for (const { code, stdout, stderr } of misused) {
     t.equal(code, 2)
-    t.match(stderr, /^usage: latchkey migrate /)
+    t.match(stderr, /^usage: latchkey /)
     t.equal(stdout, '')
   }
 })

@@ -1,33 +1,107 @@
 /** The README does what it says: its commands are run, and its tables name what there is. */
-import { execFile } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { loadConfig } from '../src/config.ts'
-import { embedded, startInstance } from './fixtures/app.ts'
+import { postgresAndRedis, withClient } from './fixtures/app.ts'
+import { getProtected, post, registerAndLogIn } from './fixtures/client.ts'
 
-const file = (name: string) => readFileSync(fileURLToPath(new URL(`../${name}`, import.meta.url)), 'utf8')
+const run = promisify(execFile)
+const root = fileURLToPath(new URL('..', import.meta.url))
+const file = (name: string) => readFileSync(join(root, name), 'utf8')
 const readme = file('README.md')
 const section = (title: string) => readme.split(`\n## ${title}\n`)[1]?.split('\n## ')[0] ?? ''
 
-t.test('every command of "Use it" works, in order, on a service that has just started', async (t) => {
-  const { url } = await startInstance(t, { stores: await embedded(t) })
-  const commands = [...section('Use it').matchAll(/```sh\n(.*?)```/gs)].map(([, block]) => block)
-  t.ok(commands.length >= 5)
-  const script = commands.join('\necho\n').replaceAll('http://127.0.0.1:3000', url)
-  const { stdout } = await promisify(execFile)('bash', ['-euo', 'pipefail', '-c', script])
-  const replies = stdout.split(/(?<=\})\n*(?=\{)/).map((text) => JSON.parse(text))
-  t.match(replies, [
-    { username: 'ada', roles: [] },
-    { token_type: 'Bearer', expires_in: 900, refresh_expires_in: 2_592_000 },
-    { roles: [] },
-    { username: 'ada' },
-    { code: 'token_revoked' },
-    { keys: [{ alg: 'ES256' }] },
-    { status: 'live' },
-    { status: 'ready' },
-  ])
+/** A fenced block of the README, and the section that it stands in. */
+const blocks = readme.split(/^## /m).flatMap((part) => {
+  const title = part.split('\n')[0] as string
+  return [...part.matchAll(/^```(\w*)\n(.*?)^```/gms)].map(([, language, text]) => ({
+    title,
+    language,
+    text,
+  }))
+}) as { title: string; language: string; text: string }[]
+const commandsOf = (title: string) =>
+  blocks.filter((block) => block.title === title && block.language === 'sh').map(({ text }) => text)
+
+t.test('every command is run by these tests, or by CI, or needs Docker and says so', async (t) => {
+  const titles = new Set(blocks.filter(({ language }) => language === 'sh').map(({ title }) => title))
+  t.strictSame([...titles], ['Run it', 'Use it', 'Running it for real'])
+  t.strictSame([...new Set(blocks.map(({ language }) => language))].sort(), ['mermaid', 'sh', 'sql'])
+
+  const [start, startWithAdmin, test, ...others] = commandsOf('Run it')
+  t.strictSame([start, test, others], ['npm ci && npm start\n', 'npm ci && npm test\n', []])
+  t.match(startWithAdmin, / npm start\n$/)
+  t.match(file('.ci/run'), /^npm ci\nnpm test\n/m)
+
+  const [, ...docker] = commandsOf('Running it for real')
+  for (const text of docker) t.match(text, /^docker /)
+  t.match(section('Running it for real'), /needs Docker, and so is not run by the tests/)
+})
+
+t.test(
+  'every command of "Use it" works, in order, on a service that was just started as "Run it" says',
+  async (t) => {
+    const cwd = checkOut(t)
+    const [start = '', startWithAdmin = ''] = commandsOf('Run it')
+    const first = await serve(t, start.replace('npm ci && ', ''), { cwd })
+    t.equal((await fetch(`${first.url}/docs`)).status, 200)
+    await first.stop()
+    const { url, stop } = await serve(t, startWithAdmin, { cwd })
+
+    const script = commandsOf('Use it').join('\necho\n').replaceAll('http://127.0.0.1:3000', url)
+    const { stdout } = await run('bash', ['-euo', 'pipefail', '-c', script])
+    const replies = stdout.split(/(?<=\})\n*(?=\{)/).map((text) => JSON.parse(text))
+    t.match(replies, [
+      { username: 'ada', roles: [] },
+      { token_type: 'Bearer', expires_in: 900, refresh_expires_in: 2_592_000 },
+      { roles: [] },
+      { username: 'ada' },
+      { token_type: 'Bearer', session_id: replies[1].session_id },
+      { sessions: [{ current: true }, { remember: true }] },
+      { code: 'token_revoked' },
+      { users: [{ username: 'ada' }, { username: 'grace', roles: ['admin'] }] },
+      { username: 'ada', roles: ['editor'] },
+      { keys: [{ alg: 'ES256' }] },
+      { openapi: /^3\.1/ },
+      { status: 'live' },
+      { status: 'ready' },
+    ])
+    t.equal(replies.length, 13)
+    await stop()
+  },
+)
+
+t.test('it runs for real as it says, and a restored backup is made safe as it says', async (t) => {
+  const cwd = checkOut(t)
+  const { env } = await postgresAndRedis(t)
+  const [commands = ''] = commandsOf('Running it for real')
+  const { stdout: secret } = await run('bash', ['-c', /\$\((openssl.*?)\)/.exec(commands)?.[1] ?? ''])
+  // The same secret at both starts: it is one to keep.
+  const script = commands
+    .replace(/postgres:\S+/, env.DATABASE_URL as string)
+    .replace(/redis:\S+/, env.REDIS_URL as string)
+    .replace(/\$\(openssl.*?\)/, secret.trim())
+
+  const first = await serve(t, script, { cwd })
+  const { token, refreshToken } = await registerAndLogIn(first.url)
+  await first.stop()
+  const [safe] = blocks.filter(({ language }) => language === 'sql')
+  await withClient(env.DATABASE_URL as string, (client) => client.query(safe?.text as string))
+  const second = await serve(t, script, { cwd })
+  t.equal((await getProtected(second.url, token)).body.code, 'token_invalid')
+  t.equal(
+    (await post(second.url, '/refresh', { refresh_token: refreshToken })).body.code,
+    'refresh_token_invalid',
+  )
+  t.equal((await getProtected(second.url, (await registerAndLogIn(second.url)).token)).status, 200)
+  await second.stop()
 })
 
 t.test('every setting that is read is in a table of settings, and none else', async (t) => {
@@ -59,4 +133,43 @@ function namesIn(table: string): string[] {
   return cells
     .flatMap((cell) => [...cell.matchAll(/`([A-Z0-9_]+)`/g)].map(([, name]) => name as string))
     .sort()
+}
+
+/** The tree as a newcomer has it, after `npm ci`: no leftovers of ours but what that installs. */
+function checkOut(t: Test): string {
+  const folder = mkdtempSync(join(tmpdir(), 'latchkey-readme-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  const leftovers = ['.git', '.tap', 'data', 'dist', 'node_modules'].map((name) => join(root, name))
+  cpSync(root, folder, { recursive: true, filter: (path) => !leftovers.includes(path) })
+  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
+  return folder
+}
+
+/** Runs commands of which the last one serves, until it listens; on a free port, and for the length of the test at most. */
+async function serve(t: Test, commands: string, { cwd }: { cwd: string }) {
+  const shell = spawn('bash', ['-euo', 'pipefail', '-c', commands], {
+    cwd,
+    env: { PATH: process.env.PATH, HOME: process.env.HOME, PORT: '0' },
+    // A group of its own: npm and bash do not pass signals on.
+    detached: true,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const signal = (name: NodeJS.Signals) =>
+    shell.exitCode === null && shell.signalCode === null && process.kill(-(shell.pid as number), name)
+  t.teardown(() => signal('SIGKILL'))
+  let url: string | undefined
+  for await (const line of createInterface({ input: shell.stdout })) {
+    url = /listening on (http:[^"]+)/.exec(line)?.[1]
+    if (url) break
+  }
+  if (!url) throw new Error(`nothing listens after: ${commands}`)
+  shell.stdout.resume()
+  return {
+    url,
+    async stop() {
+      const closed = once(shell, 'close')
+      signal('SIGTERM')
+      await closed
+    },
+  }
 }

@@ -8,11 +8,12 @@ import { createServerClock } from '../src/db/clock.ts'
 import { type Connection, connectPostgres } from '../src/db/connect.ts'
 import { durably } from '../src/db/durably.ts'
 import { migratePostgresSchema } from '../src/db/migrate.ts'
+import { purge } from '../src/db/purge.ts'
 import { revocations } from '../src/db/tables.ts'
 import { createCheck } from '../src/revocation/check.ts'
 import type { RevocationEntry, TokenIdentity } from '../src/revocation/entries.ts'
+import { deleteExpiredEntries } from '../src/revocation/expired.ts'
 import { createIdTable } from '../src/revocation/id-table.ts'
-import { purgeExpired } from '../src/revocation/purge.ts'
 import { record } from '../src/revocation/record.ts'
 import { connectRedis } from '../src/revocation/redis.ts'
 import { createRedisIndex } from '../src/revocation/redis-index.ts'
@@ -183,7 +184,10 @@ t.test(
     await connection.db.execute(sql`update revocation_head set seq = 2521`)
     const tail = tailOn(t, connection)
     await tail.load()
-    const [one, other] = await Promise.all([purgeExpired(connection.db), purgeExpired(connection.db)])
+    const [one, other] = await Promise.all([
+      purge(connection.db, deleteExpiredEntries),
+      purge(connection.db, deleteExpiredEntries),
+    ])
     t.equal(one + other, 2_500)
     const left = await connection.db
       .select({ seq: revocations.seq })

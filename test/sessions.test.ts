@@ -7,6 +7,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
+import { purge } from '../src/db/purge.ts'
+import { deleteExpiredSessions } from '../src/sessions/expired.ts'
 import type { Environment } from '../src/settings.ts'
 import {
   createManualClock,
@@ -293,15 +295,16 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       const user = await registerAndLogIn(a.url)
       const both = refusal('invalid_request', 'Send the access token or the refresh token, not both.')
       for (const scope of ['session', 'others', 'all']) {
-        for (const headers of [
-          bearer(user.token),
-          bearer('x'),
-          { authorization: '' },
-          { authorization: 'Basic eDp5' },
-        ]) {
+        // Whatever is in the header is judged first.
+        for (const [headers, expected] of [
+          [bearer(user.token), both],
+          [bearer('x'), refusal('token_invalid')],
+          [{ authorization: '' }, refusal('missing_token')],
+          [{ authorization: 'Basic eDp5' }, refusal('missing_token')],
+        ] as const) {
           const body = { refresh_token: user.refreshToken }
           const reply = await post(a.url, `/logout?scope=${scope}`, body, headers)
-          assertRefused(t, reply, both, `${scope}, ${headers.authorization}`)
+          assertRefused(t, reply, expected, `${scope}, ${headers.authorization}`)
         }
         assertRefused(t, await post(a.url, `/logout?scope=${scope}`), refusal('missing_token'), scope)
         assertRefused(t, await post(a.url, `/logout?scope=${scope}`, {}), refusal('missing_token'), scope)
@@ -736,3 +739,19 @@ async function duringChange(
     return await Promise.all(asked)
   })
 }
+
+t.test('a session that ended a day ago is purged, with every refresh token that it had', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const { app, url } = await startInstance(t, { stores })
+  const [gone, kept] = [await registerAndLogIn(url), await registerAndLogIn(url)]
+  await withClient(stores.env.DATABASE_URL as string, async (client) => {
+    const expire = 'update sessions set expires_at = now() - $2::interval where id = $1'
+    await client.query(expire, [gone.sid, '25 hours'])
+    await client.query(expire, [kept.sid, '23 hours'])
+    t.equal(await purge(app.database.db, deleteExpiredSessions), 1)
+    t.strictSame((await client.query('select id from sessions')).rows, [{ id: kept.sid }])
+    t.strictSame((await client.query('select session_id from refresh_tokens')).rows, [
+      { session_id: kept.sid },
+    ])
+  })
+})

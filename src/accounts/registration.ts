@@ -16,8 +16,16 @@ export interface RegistrationRequest {
   email?: string
 }
 
-/** @throws Outcome `invalid_request`, `weak_password`, `username_taken`, `overloaded` */
-export type Register = (request: RegistrationRequest, origin: Origin) => Promise<Account>
+/**
+ * Makes an account. Roles are never the registering person's to choose.
+ *
+ * @throws Outcome `invalid_request`, `weak_password`, `username_taken`, `overloaded`
+ */
+export type Register = (
+  request: RegistrationRequest,
+  origin?: Origin,
+  roles?: readonly string[],
+) => Promise<Account>
 
 export interface RegistrationOptions {
   db: Database
@@ -27,7 +35,7 @@ export interface RegistrationOptions {
 }
 
 export function createRegistration({ db, clock, passwords, audit }: RegistrationOptions): Register {
-  return async function register({ username, password, email }, origin) {
+  return async function register({ username, password, email }, origin, roles = []) {
     const canonical = canonicalUsername(username)
     if (canonical === undefined) {
       throw new Outcome('invalid_request', {
@@ -40,6 +48,7 @@ export function createRegistration({ db, clock, passwords, audit }: Registration
       username: canonical,
       email: email ?? null,
       passwordHash: await passwords.hash(password),
+      roles: [...roles],
       createdAt: new Date(clock.now()),
     }
     try {

@@ -1,4 +1,4 @@
-import { eq } from 'drizzle-orm'
+import { and, arrayContains, eq } from 'drizzle-orm'
 import type { Database } from '../db/connect.ts'
 import { users } from '../db/tables.ts'
 import { canonicalUsername } from './usernames.ts'
@@ -21,6 +21,11 @@ export const accountOf = ({ id, username, email, roles, createdAt }: User): Acco
   roles,
   created_at: createdAt.toISOString(),
 })
+
+/** The role that administers the others. */
+export const adminRole = 'admin'
+
+export const isActiveAdmin = and(arrayContains(users.roles, [adminRole]), eq(users.status, 'active'))
 
 /** By any spelling of the name. */
 export async function findUserByName(db: Database, username: string): Promise<User | undefined> {

@@ -1,5 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import { type Administration, createAdministration } from '../accounts/administration.ts'
+import { ensureFirstAdmin } from '../accounts/first-admin.ts'
 import { createLogin, type LogIn } from '../accounts/login.ts'
 import { createPasswords } from '../accounts/passwords.ts'
 import { createRegistration, type Register } from '../accounts/registration.ts'
@@ -12,24 +14,28 @@ declare module 'fastify' {
       register: Register
       logIn: LogIn
       find(id: string): Promise<Account | undefined>
-    }
+    } & Administration
   }
 }
 
 export interface AccountsOptions {
-  config: Pick<Config, 'passwords'>
+  config: Pick<Config, 'passwords' | 'firstAdmin'>
 }
 
 export default fp(
   async function accounts(app: FastifyInstance, { config }: AccountsOptions) {
-    const { clock, audit, sessions } = app
+    const { clock, audit, sessions, accessTokens } = app
+    const { revoke } = app.revocation
     const { db } = app.database
     const passwords = await createPasswords(config.passwords)
+    const register = createRegistration({ db, clock, passwords, audit })
+    if (config.firstAdmin) await ensureFirstAdmin({ db, register, audit, ...config.firstAdmin })
     app.decorate('accounts', {
-      register: createRegistration({ db, clock, passwords, audit }),
+      register,
       logIn: createLogin({ db, passwords, sessions, audit }),
       find: (id: string) => findAccount(db, id),
+      ...createAdministration({ db, clock, accessTokens, revoke, audit }),
     })
   },
-  { name: 'accounts', dependencies: ['clock', 'audit', 'database', 'sessions'] },
+  { name: 'accounts', dependencies: ['clock', 'audit', 'database', 'revocation', 'tokens', 'sessions'] },
 )

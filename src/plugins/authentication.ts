@@ -5,13 +5,15 @@ import { presentedToken } from '../bearer/authorization-header.ts'
 import { type AccessToken, isExpired } from '../bearer/claims.ts'
 import type { Config } from '../config.ts'
 import { inSeconds } from '../db/clock.ts'
-import { Outcome } from '../outcomes.ts'
+import { Outcome, type OutcomeCode } from '../outcomes.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** For onRequest: lets through live tokens only, by the Bearer table of the README. */
+    /** Guards every route of the scope it is called on: lets through live tokens only, by the Bearer table of the README. */
+    demandAccessToken(this: FastifyInstance): void
+    /** The same for one request, where it depends on the request. */
     authenticate(request: FastifyRequest): Promise<void>
-    /** For onRequest of routes that end sessions: a token that was ours is enough, expired or revoked. */
+    /** For what ends a session: a token that was ours is enough, expired or revoked. */
     recognise(request: FastifyRequest): Promise<void>
   }
   interface FastifyRequest {
@@ -19,6 +21,15 @@ declare module 'fastify' {
     accessToken: AccessToken
   }
 }
+
+const refusals: OutcomeCode[] = [
+  'malformed_authorization',
+  'missing_token',
+  'token_invalid',
+  'token_expired',
+  'token_revoked',
+  'revocation_unknown',
+]
 
 export interface AuthenticationOptions {
   config: Pick<Config, 'clockToleranceSeconds'>
@@ -52,6 +63,11 @@ export default fp(
       if (verdict === 'unknown') throw new Outcome('revocation_unknown')
       request.accessToken = token
     })
+
+    app.decorate('demandAccessToken', function () {
+      this.addHook('onRequest', this.authenticate)
+      this.describeRoutes({ security: [{ bearerAuth: [] }], failures: refusals })
+    })
   },
-  { name: 'authentication', dependencies: ['clock', 'revocation', 'token-inspection'] },
+  { name: 'authentication', dependencies: ['clock', 'openapi', 'revocation', 'token-inspection'] },
 )

@@ -13,24 +13,25 @@ declare module 'fastify' {
 
 export default fp(
   async function methodNotAllowed(app: FastifyInstance) {
-    const methodsOf = new Map<string, Set<string>>()
+    const urls = new Set<string>()
 
     for (const method of METHODS) {
       if (method !== 'CONNECT' && !app.supportedMethods.includes(method)) app.addHttpMethod(method)
     }
 
-    app.addHook('onRoute', ({ url, method }) => {
-      const methods = methodsOf.get(url) ?? new Set()
-      for (const name of [method].flat()) methods.add(name)
-      methodsOf.set(url, methods)
+    app.addHook('onRoute', ({ url }) => {
+      urls.add(url)
     })
 
     app.decorate('refuseOtherMethods', () => {
-      for (const [url, methods] of [...methodsOf]) {
-        const allow = [...methods].join(', ')
+      for (const url of [...urls]) {
+        // The router is asked, for a hook is not told of everything that it has: not of the slash behind a prefix.
+        const has = (method: string) => app.hasRoute({ url, method: method as HTTPMethods })
+        const allow = app.supportedMethods.filter(has).join(', ')
         app.route({
           url,
-          method: app.supportedMethods.filter((method) => !methods.has(method)) as HTTPMethods[],
+          schema: { hide: true },
+          method: app.supportedMethods.filter((method) => !has(method)) as HTTPMethods[],
           onRequest: (_request, reply, done) => {
             reply.header('allow', allow)
             done(new Outcome('method_not_allowed'))

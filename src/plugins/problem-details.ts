@@ -1,9 +1,12 @@
 /** How each outcome looks from outside: its status, its challenge and its words (RFC 9457). */
 import { STATUS_CODES } from 'node:http'
-import type { ChallengeError } from '../bearer/challenge.ts'
+import { type Static, Type } from 'typebox'
+import { bearerChallenge, type ChallengeError } from '../bearer/challenge.ts'
 import type { Outcome, OutcomeCode } from '../outcomes.ts'
 
 export const problemMediaType = 'application/problem+json'
+/** Unless the outcome knows better. */
+const usualRetryAfterSeconds = 1
 
 interface Presentation {
   status: number
@@ -64,14 +67,39 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   },
 }
 
-export function problemOf({ code, detail }: Outcome, requestId: string): string {
+export const Problem = Type.Object(
+  {
+    type: Type.Literal('about:blank'),
+    title: Type.String({ description: 'The name of the status.' }),
+    status: Type.Integer(),
+    detail: Type.String({ description: 'For people. Its wording may change.' }),
+    code: Type.Unsafe<OutcomeCode>(
+      Type.String({ enum: Object.keys(presentations), description: 'For programs: decide by this one.' }),
+    ),
+    request_id: Type.String({ description: 'What the log knows this request by.' }),
+  },
+  { description: 'A failure (RFC 9457).' },
+)
+
+export function problemOf({ code, detail }: Outcome, requestId: string): Static<typeof Problem> {
   const { status, detail: usual } = presentations[code]
-  return JSON.stringify({
+  return {
     type: 'about:blank',
-    title: STATUS_CODES[status],
+    title: STATUS_CODES[status] as string,
     status,
     detail: detail ?? usual,
     code,
     request_id: requestId,
-  })
+  }
+}
+
+export function problemHeadersOf({
+  code,
+  retryAfterSeconds = usualRetryAfterSeconds,
+}: Outcome): Record<string, string> {
+  const { status, challenge } = presentations[code]
+  return {
+    ...((status === 401 || challenge) && { 'WWW-Authenticate': bearerChallenge(challenge) }),
+    ...((status === 503 || status === 429) && { 'Retry-After': String(retryAfterSeconds) }),
+  }
 }

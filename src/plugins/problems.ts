@@ -7,12 +7,9 @@ import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { bearerChallenge } from '../bearer/challenge.ts'
 import { isDatabaseUnavailable } from '../db/errors.ts'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
-import { presentations, problemMediaType, problemOf } from './problem-details.ts'
-
-const retryAfterSeconds = 1
+import { presentations, problemHeadersOf, problemMediaType, problemOf } from './problem-details.ts'
 
 /** What Fastify and Node call their own failures. Any other 4xx of theirs is an invalid request. */
 const foreignCodes: Record<string, OutcomeCode> = {
@@ -47,23 +44,18 @@ export default fp(
 /** For Fastify, which also calls it where it fails before there is a route. */
 export function replyWithProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
   const outcome = outcomeOf(error)
-  const { status, challenge } = presentations[outcome.code]
   const { code, reason } = outcome
-  if (status >= 500) request.log.error({ code, reason, err: outcome.cause ?? error }, 'request failed')
-  else
-    request.log.info(
-      { code, reason, status, method: request.method, route: request.routeOptions.url },
-      'request refused',
-    )
+  const { status } = presentations[code]
+  const refusal = { code, reason, status, method: request.method, route: request.routeOptions.url }
+  if (status >= 500) request.log.error({ ...refusal, err: outcome.cause ?? error }, 'request failed')
+  else request.log.info(refusal, 'request refused')
 
-  if (status === 401 || challenge) reply.header('www-authenticate', bearerChallenge(challenge))
-  if (status === 503 || status === 429)
-    reply.header('retry-after', String(outcome.retryAfterSeconds ?? retryAfterSeconds))
   reply
     .code(status)
+    .headers(problemHeadersOf(outcome))
     .type(problemMediaType)
     .header('cache-control', 'no-store')
-    .send(problemOf(outcome, request.id))
+    .send(JSON.stringify(problemOf(outcome, request.id)))
 }
 
 /** For Node, where what came is not a request: it has a socket, and Fastify knows nothing of it. */
@@ -91,7 +83,7 @@ function outcomeOf(error: unknown): Outcome {
 }
 
 function bareReply(outcome: Outcome) {
-  const body = problemOf(outcome, randomUUID())
+  const body = JSON.stringify(problemOf(outcome, randomUUID()))
   const headers = {
     'Content-Type': problemMediaType,
     'Content-Length': Buffer.byteLength(body),

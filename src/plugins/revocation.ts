@@ -4,7 +4,6 @@ import fp from 'fastify-plugin'
 import type { Config } from '../config.ts'
 import { createCheck, type RevocationCheck } from '../revocation/check.ts'
 import { createMode, type RevocationMode } from '../revocation/mode.ts'
-import { createPurge } from '../revocation/purge.ts'
 import { announceFreshness } from '../revocation/record.ts'
 import { createRedisIndex } from '../revocation/redis-index.ts'
 import { createRevoker, type Revoke } from '../revocation/revoke.ts'
@@ -51,24 +50,17 @@ export default fp(
         },
       })
     const revoker = createRevoker({ db: recordDb, tail, index, audit, holds: shared })
-    const purge = createPurge({
-      db,
-      onError: (err) => app.log.warn({ err }, 'expired revocations were not purged'),
-    })
 
     app.addHook('onClose', async () => {
       tail.stop()
       index?.stop()
       revoker.stop()
-      purge.stop()
     })
 
     if (shared) await announceFreshness(db, freshMs)
     await index?.start()
     await tail.load()
     if (shared) await tail.follow()
-
-    purge.start()
 
     app.decorate('revocation', {
       check: createCheck({ tail, index }),

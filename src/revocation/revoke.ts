@@ -55,6 +55,9 @@ const retryMs = 500
 /** Unrecorded revocations kept for later. None of them was acknowledged, so what does not fit may be dropped. */
 const maxUnrecorded = 10_000
 
+const namesOf = (entries: readonly RevocationEntry[]): string[] =>
+  entries.map(({ scope, subject }) => `${scope} ${subject}`)
+
 /** Stop it before its database closes. */
 export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions): Revoker {
   const unrecorded: Revocation[] = []
@@ -77,7 +80,6 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
 
   async function revoke(revocation: Revocation): Promise<void> {
     const { entries, reason, origin } = revocation
-    const subjects = entries.map(({ scope, subject }) => `${scope} ${subject}`)
     tail.add(entries)
     const indexing = writeIndex(entries)
     let committed: Awaited<ReturnType<typeof commit>>
@@ -88,7 +90,7 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
       if (!isDatabaseUnavailable(cause)) throw cause
       // What is refused must come to be recorded. What was only asked for is forgotten: its asker knows that it failed.
       if (entries.length > 0) remember(revocation)
-      audit.record({ event: 'revocation.not_recorded', reason, subjects }, origin)
+      audit.record({ event: 'revocation.not_recorded', reason, subjects: namesOf(entries) }, origin)
       throw new Outcome('unavailable', { detail: 'The revocation could not be recorded yet.', cause })
     }
     const isInSight = tail.watch()
@@ -105,6 +107,7 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
         detail: 'The revocation is recorded, but not yet known everywhere.',
       })
     }
+    const subjects = namesOf(committed.recorded.length > 0 ? committed.recorded : entries)
     audit.record({ event: 'revocation.acknowledged', reason, subjects }, origin)
   }
 

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { Type } from 'typebox'
-import { Jwks } from '../schemas/tokens.ts'
+import { NoContent } from '../schemas/no-content.ts'
+import { Jwks, JwksHeaders } from '../schemas/tokens.ts'
 
 export interface JwksOptions {
   maxAgeSeconds: number
@@ -10,7 +10,15 @@ export interface JwksOptions {
 export const jwksRoute: FastifyPluginAsyncTypebox<JwksOptions> = async (app, { maxAgeSeconds }) => {
   app.get(
     '/.well-known/jwks.json',
-    { schema: { response: { 200: Jwks, 304: Type.Null() } } },
+    {
+      schema: {
+        operationId: 'getJwks',
+        summary: 'Fetch the keys that access tokens are validated with',
+        tags: ['Tokens'],
+        headers: JwksHeaders,
+        response: { 200: Jwks, 304: NoContent('The keys are those of that `ETag`.') },
+      },
+    },
     async (request, reply) => {
       const jwks = app.signingKeys.jwks()
       const etag = `"${createHash('sha256').update(JSON.stringify(jwks)).digest('base64url')}"`
@@ -18,7 +26,7 @@ export const jwksRoute: FastifyPluginAsyncTypebox<JwksOptions> = async (app, { m
       // RFC 9110 §13.1.2: a list, compared weakly, for what compresses on the way makes tags weak.
       const known =
         request.headers['if-none-match']?.split(',').map((tag) => tag.trim().replace(/^W\//, '')) ?? []
-      if (known.includes(etag) || known.includes('*')) return reply.code(304).send(null)
+      if (known.includes(etag) || known.includes('*')) return reply.code(304).send()
       return jwks
     },
   )

@@ -7,7 +7,17 @@ export const loginRoute: FastifyPluginAsyncTypebox = async (app) => {
     '/login',
     {
       preValidation: app.acceptBasicCredentials,
-      schema: { body: LoginBody, response: { 200: SessionTokens } },
+      preHandler: app.limitLogins,
+      config: { failures: ['invalid_credentials', 'overloaded', 'unavailable'] },
+      schema: {
+        operationId: 'logIn',
+        summary: 'Log in',
+        description: 'Credentials are in the body or, without a body, in the header (HTTP Basic).',
+        tags: ['Sessions'],
+        security: [{}, { basicAuth: [] }],
+        body: LoginBody,
+        response: { 200: SessionTokens },
+      },
     },
     async (request, reply) => {
       reply.header('cache-control', 'no-store')

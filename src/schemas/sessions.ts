@@ -1,24 +1,33 @@
 import { Type } from 'typebox'
+import { Id } from './id.ts'
 
-/** RFC 6749 §5.1, with the session it belongs to. Lifetimes are in seconds from now. */
-export const SessionTokens = Type.Object({
-  access_token: Type.String(),
-  token_type: Type.Literal('Bearer'),
-  expires_in: Type.Integer(),
-  refresh_token: Type.String(),
-  refresh_expires_in: Type.Integer(),
-  session_id: Type.String({ format: 'uuid' }),
-})
+/** RFC 6749 §5.1, with the session it belongs to. */
+export const SessionTokens = Type.Object(
+  {
+    access_token: Type.String({ description: 'A JWT (RFC 9068).' }),
+    token_type: Type.Literal('Bearer'),
+    expires_in: Type.Integer({ description: 'Seconds from now.', examples: [900] }),
+    refresh_token: Type.String(),
+    refresh_expires_in: Type.Integer({ description: 'Seconds from now.', examples: [43_200] }),
+    session_id: Type.String({ format: 'uuid' }),
+  },
+  { $id: 'SessionTokens', description: 'The tokens of a session.' },
+)
 
 /** Of any length that fits: what is no refresh token is refused as one, an access token too. */
-const refreshToken = Type.String()
+const refreshToken = Type.String({ description: 'The `refresh_token` of a login or a refresh.' })
 
-export const RefreshBody = Type.Object({ refresh_token: refreshToken }, { additionalProperties: false })
+export const RefreshBody = Type.Object(
+  { refresh_token: refreshToken },
+  { $id: 'Refresh', additionalProperties: false },
+)
 
 export const LogoutQuery = Type.Object(
   {
     scope: Type.Optional(
-      Type.Unsafe<'session' | 'others' | 'all'>({ type: 'string', enum: ['session', 'others', 'all'] }),
+      Type.Unsafe<'session' | 'others' | 'all'>(
+        Type.String({ enum: ['session', 'others', 'all'], default: 'session', description: 'What ends.' }),
+      ),
     ),
   },
   { additionalProperties: false },
@@ -29,22 +38,27 @@ export const LogoutBody = Type.Unsafe<null | { refresh_token?: string }>({
   type: ['object', 'null'],
   properties: { refresh_token: refreshToken },
   additionalProperties: false,
+  description: 'In place of an access token.',
 })
 
-/** Not the format `uuid`, which is also `urn:uuid:…`: Postgres does not take that. */
-const uuid = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'
+export const SessionParams = Type.Object({ sid: Id })
 
-export const SessionParams = Type.Object({ sid: Type.String({ pattern: uuid }) })
-
-export const SessionList = Type.Object({
-  sessions: Type.Array(
-    Type.Object({
-      id: Type.String({ format: 'uuid' }),
-      created_at: Type.String({ format: 'date-time' }),
-      last_used_at: Type.String({ format: 'date-time' }),
-      expires_at: Type.String({ format: 'date-time' }),
-      remember: Type.Boolean(),
-      current: Type.Boolean(),
+const Session = Type.Object(
+  {
+    id: Type.String({ format: 'uuid', description: 'The `sid` of its tokens.' }),
+    created_at: Type.String({ format: 'date-time' }),
+    last_used_at: Type.String({ format: 'date-time', description: 'The last login or refresh.' }),
+    expires_at: Type.String({
+      format: 'date-time',
+      description: 'It ends then, however often it is refreshed.',
     }),
-  ),
-})
+    remember: Type.Boolean(),
+    current: Type.Boolean({ description: 'Whether it is the one that asks.' }),
+  },
+  { $id: 'Session', description: 'What one login started.' },
+)
+
+export const SessionList = Type.Object(
+  { sessions: Type.Array(Session) },
+  { $id: 'SessionList', description: 'Live ones, the youngest first.' },
+)

@@ -1,0 +1,69 @@
+/** Packs the package, installs it from the file into an empty folder, and starts it there as its users would: `npx latchkey`. */
+import assert from 'node:assert/strict'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { getProtected, logOut, registerAndLogIn } from '../test/fixtures/client.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'latchkey-package-'))
+const npm = (args: string[], cwd: string) => execFileSync('npm', args, { cwd, encoding: 'utf8' })
+let service: ReturnType<typeof spawn> | undefined
+
+try {
+  const [packed] = JSON.parse(npm(['pack', '--json', '--pack-destination', folder], '.')) as [
+    { filename: string; files: { path: string }[] },
+  ]
+  const paths = packed.files.map(({ path }) => path)
+  const needed = ['LICENSE', 'README.md', 'dist/cli.js', 'dist/server.js', 'openapi.yaml', 'package.json']
+  assert.deepEqual(
+    needed.filter((path) => !paths.includes(path)),
+    [],
+  )
+  const known = /^(dist\/[\w/-]+\.js|migrations\/(\d{4}_\w+\.sql|meta\/_journal\.json))$/
+  assert.deepEqual(
+    paths.filter((path) => !needed.includes(path) && !known.test(path)),
+    [],
+  )
+
+  const empty = mkdtempSync(join(folder, 'empty-'))
+  npm(['init', '--yes'], empty)
+  npm(
+    ['install', '--prefer-offline', '--no-audit', '--no-fund', '--omit=dev', join(folder, packed.filename)],
+    empty,
+  )
+  // A group of its own: npx does not pass signals on.
+  service = spawn('npx', ['latchkey'], {
+    cwd: empty,
+    env: { PATH: process.env.PATH, HOME: process.env.HOME, PORT: '0' },
+    detached: true,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const url = await listening(service.stdout as NodeJS.ReadableStream)
+  const { token } = await registerAndLogIn(url)
+  assert.equal((await getProtected(url, token)).status, 200)
+  assert.equal((await logOut(url, token)).status, 204)
+  assert.equal((await getProtected(url, token)).body.code, 'token_revoked')
+  assert.equal((await fetch(`${url}/docs/`)).status, 200)
+  process.stdout.write(`the package starts from its file, with ${paths.length} files in it\n`)
+} finally {
+  if (service?.pid) {
+    const ended = once(service, 'close')
+    process.kill(-service.pid, 'SIGTERM')
+    await ended
+  }
+  rmSync(folder, { recursive: true, force: true })
+}
+
+async function listening(output: NodeJS.ReadableStream): Promise<string> {
+  for await (const line of createInterface({ input: output })) {
+    const url = /listening on (http:[^"]+)/.exec(line)?.[1]
+    if (url) {
+      output.resume()
+      return url
+    }
+  }
+  throw new Error('the packed service did not start')
+}

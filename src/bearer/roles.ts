@@ -1,0 +1,8 @@
+/** What a guard wants of a token's roles: one of them, or each. */
+export type RoleDemand = { anyOf: readonly string[] } | { allOf: readonly string[] }
+
+export function meetsDemand(roles: readonly string[], demand: RoleDemand): boolean {
+  return 'anyOf' in demand
+    ? demand.anyOf.some((role) => roles.includes(role))
+    : demand.allOf.every((role) => roles.includes(role))
+}

@@ -1,0 +1,319 @@
+/** openapi.yaml says what the service does, the service does what openapi.yaml says, and neither does more. */
+import { execFile } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import type { FastifyInstance } from 'fastify'
+import { decodeJwt, generateKeyPair, SignJWT } from 'jose'
+import t, { type Test } from 'tap'
+import { createManualClock, postgresAndRedis, startInstance, type User, withClient } from './fixtures/app.ts'
+import {
+  bearer,
+  call,
+  exchange,
+  type LoggedIn,
+  logIn,
+  logOut,
+  post,
+  type Reply,
+  registerAndLogIn,
+} from './fixtures/client.ts'
+import { eventually } from './fixtures/eventually.ts'
+import {
+  codesOf,
+  faultsOf,
+  type Operation,
+  openapiFile,
+  operationsOf,
+  readDocument,
+  type Schema,
+} from './fixtures/openapi.ts'
+import { startPostgres, startRedis } from './fixtures/servers.ts'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const run = promisify(execFile)
+const document = readDocument()
+const operations = operationsOf(document)
+const operation = (id: string) => operations.find(({ operationId }) => operationId === id) as Operation
+
+t.test('openapi.yaml is what `npm run openapi` writes', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'latchkey-openapi-test-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const file = join(folder, 'openapi.yaml')
+  await run(process.execPath, ['--import=tsx', '.ci/openapi.ts', file], { cwd: root })
+  t.equal(await readFile(openapiFile, 'utf8'), await readFile(file, 'utf8'))
+})
+
+t.test('Redocly has nothing to say about it', async (t) => {
+  const redocly = join(root, 'node_modules', '@redocly', 'cli', 'bin', 'cli.js')
+  const args = [redocly, 'lint', openapiFile, '--extends=recommended', '--format=json']
+  const env = { ...process.env, REDOCLY_TELEMETRY: 'off', REDOCLY_SUPPRESS_UPDATE_NOTICE: 'true' }
+  // It ends with 1 where there is an error; what it found is on stdout all the same.
+  const { stdout } = await run(process.execPath, args, { cwd: root, env }).catch((error) => error)
+  const { totals, problems } = JSON.parse(stdout)
+  t.strictSame(problems, [])
+  t.strictSame(totals, { errors: 0, warnings: 0, ignored: 0 })
+})
+
+t.test('it has every path and method that is served, but for those that show it', async (t) => {
+  const urls = new Set<string>()
+  const watch = (message: unknown) =>
+    (message as { fastify: FastifyInstance }).fastify.addHook('onRoute', ({ url }) => void urls.add(url))
+  subscribe('fastify.initialization', watch)
+  const { app } = await startInstance(t, { stores: await postgresAndRedis(t) })
+  unsubscribe('fastify.initialization', watch)
+
+  const served: string[] = []
+  for (const url of urls) {
+    if (url === '/openapi.json' || url.startsWith('/docs')) continue
+    for (const method of app.supportedMethods.filter((method) => method !== 'HEAD')) {
+      const { statusCode } = await app.inject({ url, method: method as 'GET' })
+      if (statusCode !== 405) served.push(`${method} ${url.replace(/:(\w+)/g, '{$1}')}`)
+    }
+  }
+  t.strictSame(served.sort(), operations.map(({ method, path }) => `${method} ${path}`).sort())
+})
+
+t.test('the running service tells the same, of itself', async (t) => {
+  const { url } = await startInstance(t, {
+    stores: await postgresAndRedis(t),
+    env: { ISSUER: 'https://auth.test/here' },
+  })
+  const { status, headers, body } = await call(url, '/openapi.json')
+  t.equal(status, 200)
+  t.equal(headers.get('content-type'), 'application/json; charset=utf-8')
+  t.strictSame(body, { ...document, servers: [{ url: 'https://auth.test/here' }] })
+})
+
+t.test('its examples are examples of what they stand with', async (t) => {
+  let seen = 0
+  JSON.stringify(document, (key, value) => {
+    if (key === 'components' || !value?.examples) return value
+    for (const example of Object.values<Example>(value.examples)) {
+      const faults = faultsOf(document, value.schema ?? value, plainOf(example))
+      t.strictSame(faults, [], JSON.stringify(example))
+      seen++
+    }
+    return value
+  })
+  t.ok(seen > 20)
+})
+
+type Example = { $ref?: string } | string
+
+/** An example stands there itself or, as those of failures do, among the components. */
+function plainOf(example: Example): unknown {
+  const name = typeof example === 'object' && example.$ref?.split('/').at(-1)
+  return name ? document.components.examples[name]?.value : example
+}
+
+/** What no example can say because a running service hands it out, by the name that a body or a path has for it. */
+type Given = Record<string, string>
+
+interface Asking {
+  given?: Given
+  headers?: Record<string, string>
+  /** In place of the example; null is no body at all. */
+  body?: unknown
+}
+
+/** As the document says and no more: what is optional and has no example stays away. */
+function exampleOf(schema: Schema | undefined, given: Given = {}): Record<string, unknown> | null {
+  if (!schema?.properties) return null
+  const members = Object.entries(schema.properties)
+  return Object.fromEntries(members.map(([name, { examples }]) => [name, examples?.[0] ?? given[name]]))
+}
+
+function ask(url: string, { method, path, ...asked }: Operation, asking: Asking = {}): Promise<Reply> {
+  const { given = {}, headers, body = exampleOf(asked.body, given) } = asking
+  return call(
+    url,
+    path.replace(/\{(\w+)\}/g, (_, name) => `${given[name]}`),
+    {
+      method,
+      headers: { ...(body !== null && { 'content-type': 'application/json' }), ...headers },
+      ...(body !== null && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+    },
+  )
+}
+
+function assertSaid(t: Test, { operationId, responses }: Operation, { status, headers, body }: Reply): void {
+  const name = `${operationId} ${status}`
+  const response = responses[status]
+  const [type = null, media] = Object.entries(response?.content ?? {})[0] ?? []
+  t.ok(response, `${name} is documented`)
+  t.equal(headers.get('content-type')?.split(';')[0] ?? null, type, `${name} is of the documented type`)
+  if (media) t.strictSame(faultsOf(document, media.schema, body), [], `${name} has the documented form`)
+  else t.equal(body, '', `${name} has no body`)
+  for (const header of ['WWW-Authenticate', 'Retry-After']) {
+    const isDocumented = response?.headers?.[header] !== undefined
+    // The one status that only some codes have a challenge with.
+    if (status === 400 && isDocumented) continue
+    t.equal(headers.has(header), isDocumented, `${name} ${header}`)
+  }
+}
+
+const noBody = { body: null }
+const ada = exampleOf(operation('logIn').body) as unknown as User
+const basic = ({ username, password }: User) => ({
+  authorization: `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`,
+})
+
+/** An admin, so that no operation is closed to them. */
+async function registerAdmin(url: string, databaseUrl: string): Promise<LoggedIn> {
+  const user = await registerAndLogIn(url)
+  await giveRoles(databaseUrl, user.id, ['admin'])
+  return { ...user, ...(await logIn(url, user)) }
+}
+
+const giveRoles = (databaseUrl: string, id: string, roles: string[]) =>
+  withClient(databaseUrl, (client) => client.query('update users set roles = $2 where id = $1', [id, roles]))
+
+t.test('whoever asks as it says is answered as it says', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const { url } = await startInstance(t, { stores })
+  const register = operation('register')
+  const registered = await ask(url, register)
+  assertSaid(t, register, registered)
+  t.equal(registered.status, 201)
+  await giveRoles(stores.env.DATABASE_URL as string, registered.body.id, ['admin'])
+  const { id } = await registerAndLogIn(url)
+
+  for (const asked of operations.filter((other) => other !== register)) {
+    const seen = new Set<string>()
+    const see = (reply: Reply): Reply => {
+      assertSaid(t, asked, reply)
+      seen.add(`${reply.status}`)
+      return reply
+    }
+    // An empty list is no demand.
+    for (const demand of asked.security.length > 0 ? asked.security : [{}]) {
+      const { token, refreshToken, sid } = await logIn(url, ada)
+      const given = { refresh_token: refreshToken, sid, id }
+      if ('bearerAuth' in demand) {
+        see(await ask(url, asked, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }))
+      } else if ('basicAuth' in demand) {
+        see(await ask(url, asked, { headers: basic(ada), ...noBody }))
+      } else {
+        const { headers } = see(await ask(url, asked, { given }))
+        const etag = headers.get('etag')
+        if (etag) see(await ask(url, asked, { headers: { 'if-none-match': etag } }))
+      }
+    }
+    const documented = Object.keys(asked.responses).filter((status) => status < '400')
+    t.strictSame([...seen].sort(), documented, asked.operationId)
+  }
+})
+
+t.test('every code that it says an operation can fail by is seen from it, and no other', async (t) => {
+  const [postgres, redis] = await Promise.all([startPostgres(), startRedis()])
+  t.teardown(() => Promise.all([postgres.stop(), redis.stop()]))
+  const { env } = await postgresAndRedis(t)
+  const stores = { env: { ...env, DATABASE_URL: postgres.url, REDIS_URL: redis.url } }
+  const clock = createManualClock()
+  const { url } = await startInstance(t, {
+    stores,
+    clock,
+    env: { ARGON2_MEMORY_KIB: '16384', ARGON2_CONCURRENCY: '1', ARGON2_QUEUE_MAX: '1' },
+  })
+  const limited = await startInstance(t, { stores, clock, env: { RATE_MAX: '1' } })
+
+  const seen = new Map(operations.map((asked) => [asked, new Set<string>()]))
+  async function see(asked: Operation, replying: Promise<Reply>): Promise<void> {
+    const reply = await replying
+    if (reply.status < 400) return
+    assertSaid(t, asked, reply)
+    seen.get(asked)?.add(reply.body.code)
+  }
+
+  /** Fresh ones for each operation, for some operations end sessions. */
+  async function tokens() {
+    const expired = await registerAndLogIn(url)
+    clock.advance(900 + 6)
+    const revoked = await registerAndLogIn(url)
+    await logOut(url, revoked.token)
+    const nobody = await registerAndLogIn(url)
+    await withClient(postgres.url, (client) => client.query('delete from users where id = $1', [nobody.id]))
+    const live = await registerAdmin(url, postgres.url)
+    return { expired: expired.token, revoked: revoked.token, nobody: nobody.token, live: live.token }
+  }
+
+  /** A refresh token whose successor has been used, after the grace. */
+  async function oldRefreshToken(): Promise<string> {
+    const { refreshToken } = await registerAndLogIn(url)
+    const refresh = (token: string) => post(url, '/refresh', { refresh_token: token })
+    await refresh((await refresh(refreshToken)).body.refresh_token)
+    clock.advance(31)
+    return refreshToken
+  }
+
+  const given = { id: randomUUID(), sid: randomUUID(), refresh_token: 'x' }
+  for (const asked of operations) {
+    const { method, path, body } = asked
+    const { live, ...others } = await tokens()
+    await see(asked, exchange(url, `${method} ${path} HTTP/1.1\r\nconnection: close\r\n\r\n`))
+    if (method !== 'GET') {
+      const text = { 'content-type': 'text/plain' }
+      await see(asked, ask(url, asked, { headers: bearer(live), body: ' '.repeat(20_000) }))
+      await see(asked, ask(url, asked, { headers: { ...bearer(live), ...text }, body: 'x' }))
+    }
+    if (body) {
+      await see(asked, ask(url, asked, { given, body: { ...exampleOf(body), password: 'short' } }))
+      await Promise.all(Array.from({ length: 9 }, () => see(asked, ask(url, asked, { given }))))
+      const stolen = { ...given, refresh_token: await oldRefreshToken() }
+      await see(asked, ask(url, asked, { given: stolen }))
+    }
+    await see(asked, ask(url, asked, { given, ...noBody }))
+    await see(asked, ask(url, asked, { given, ...noBody, headers: { authorization: 'Bearer' } }))
+    const forAll = asked.operationId === 'logOut' ? { ...asked, path: `${path}?scope=all` } : asked
+    for (const token of ['x', ...Object.values(others)]) {
+      for (const asking of [asked, forAll])
+        await see(
+          asked,
+          ask(url, asking, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }),
+        )
+    }
+    await see(asked, ask(url, asked, { given, headers: bearer(live) }))
+    for (let time = 0; time < 2; time++) await see(asked, ask(limited.url, asked, { given }))
+  }
+
+  const { privateKey } = await generateKeyPair('ES256')
+  const held = new Map<Operation, string[]>()
+  for (const asked of operations) {
+    const { token } = await registerAdmin(url, postgres.url)
+    const header = { alg: 'ES256', typ: 'at+jwt', kid: 'perhaps-new' }
+    const ofNewKey = await new SignJWT(decodeJwt(token)).setProtectedHeader(header).sign(privateKey)
+    held.set(asked, [token, ofNewKey])
+  }
+  const last = await registerAdmin(url, postgres.url)
+  await withClient(postgres.url, (client) =>
+    client.query("update users set roles = '{}' where id <> $1", [last.id]),
+  )
+  const setRoles = operation('setRoles')
+  await see(setRoles, ask(url, setRoles, { given: { id: last.id }, headers: bearer(last.token) }))
+
+  const seeAll = async () => {
+    for (const [asked, tokens] of held) {
+      await see(asked, ask(url, asked, { given }))
+      for (const token of tokens)
+        await see(
+          asked,
+          ask(url, asked, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }),
+        )
+    }
+  }
+  await postgres.kill('SIGKILL')
+  await seeAll()
+  await redis.kill('SIGKILL')
+  await eventually(t, async () => (await call(url, '/health/ready')).status === 503)
+  await seeAll()
+
+  for (const [asked, codes] of seen) {
+    const documented = codesOf(asked).filter((code) => code !== 'internal_error')
+    t.strictSame([...codes].sort(), documented.sort(), asked.operationId)
+  }
+})
