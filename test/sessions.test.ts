@@ -38,9 +38,6 @@ import { eventually } from './fixtures/eventually.ts'
 
 const day = 86_400
 
-// Each is its own world, and some mostly wait.
-t.jobs = 2
-
 interface World {
   a: Instance
   b: Instance
