@@ -39,9 +39,6 @@ import { startPostgres } from './fixtures/servers.ts'
 const hour = 3_600
 const day = 24 * hour
 
-// Each is its own world, and some mostly wait.
-t.jobs = 2
-
 interface World {
   a: Instance
   b: Instance
