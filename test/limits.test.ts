@@ -63,6 +63,8 @@ function assertLimited(t: Test, reply: Reply, name: string, seconds = windowSeco
   t.ok(Number(retryAfter) <= seconds, `${name}: ${retryAfter} s are at most the window`)
   // The windows here are so different that one tells which limit it was.
   if (seconds === loginWindowSeconds) t.ok(Number(retryAfter) > windowSeconds, `${name}: a limit of logins`)
+  const told = ['ratelimit-remaining', 'ratelimit-reset'].map((header) => reply.headers.get(header))
+  t.strictSame(told, ['0', retryAfter], `${name}: and the headers speak of that limit`)
   t.equal(reply.headers.get('cache-control'), 'no-store', `${name}: kept by nobody`)
 }
 
@@ -358,6 +360,22 @@ for (const pair of ['Postgres and Redis, two instances', 'embedded'] as const) {
       ])
         t.equal(remaining(await knock(a.url, via(other))), max - 1, `another /64: ${other}`)
     })
+
+    t.test(
+      'a port that a proxy writes behind an address makes no other client, and rubbish is one',
+      async (t) => {
+        const [ipv4, network] = [randomAddress(), randomNetwork()]
+        for (const spellings of [
+          [ipv4, `${ipv4}:1`, `${ipv4}:65535`],
+          [`${network}::1`, `[${network}::1]:1`, `[${network}::2]`],
+        ]) {
+          for (const [i, spelling] of spellings.entries())
+            t.equal(remaining(await knock(turn(i), via(spelling))), max - 1 - i, spelling)
+        }
+        for (let i = 0; i < max; i++) await knock(a.url, via(`rubbish-${i}`))
+        assertLimited(t, await knock(a.url, via('another-rubbish')), 'rubbish')
+      },
+    )
 
     t.test('a connection’s own address counts the same way, and only proxies speak for others', async (t) => {
       const peer = async (remoteAddress: string, headers: Headers = {}) => {

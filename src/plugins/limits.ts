@@ -72,13 +72,13 @@ async function registerCount(app: FastifyInstance, options: RateLimitPluginOptio
   return count as Count
 }
 
-/** Tells the client what is left to it, of the limit that is nearest, and refuses the surplus. */
+/** Tells the client what is left to it, of the limit that is nearest or that refuses it, and refuses the surplus. */
 function tell(reply: FastifyReply, count: Awaited<ReturnType<Count>> | undefined): void {
   // The library's word for its list of exceptions, and there is none here.
   if (!count || count.isAllowed) return
   const { max, remaining, ttlInSeconds, isExceeded } = count
   const told = reply.getHeader('ratelimit-remaining')
-  if (told === undefined || remaining < Number(told)) {
+  if (isExceeded || told === undefined || remaining < Number(told)) {
     reply.headers({
       'ratelimit-limit': max,
       'ratelimit-remaining': remaining,
