@@ -18,6 +18,7 @@ import jsonBody from './plugins/json-body.ts'
 import limits from './plugins/limits.ts'
 import { explainStart, type LogOptions, logging } from './plugins/log.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
+import metrics from './plugins/metrics.ts'
 import openapi from './plugins/openapi.ts'
 import problems, { answerClientError, replyWithProblem } from './plugins/problems.ts'
 import purge from './plugins/purge.ts'
@@ -77,6 +78,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(basicCredentials)
 
     await app.register(clock, { clock: options.clock })
+    await app.register(metrics, { config })
     await app.register(audit)
     await app.register(database, { config })
     await app.register(redis, { config })

@@ -18,10 +18,13 @@ export type Config = Readonly<{
   trustProxy: string[]
   /** Postgres, or the folder of the embedded store. */
   database: { url: string } | { folder: string }
+  /** One server, the nodes of a Cluster or Sentinels: see revocation/redis. */
   redisUrl: string | undefined
   /** Where requests are counted, if not in the same Redis. */
   rateRedisUrl: string | undefined
-  revocation: { tailMs: number; freshMs: number }
+  revocation: { mode: RevocationMode; tailMs: number; freshMs: number }
+  /** Where metrics are served; 0 is nowhere. */
+  metricsPort: number
   issuer: string
   audience: string
   firstPartyClientId: string
@@ -48,8 +51,11 @@ export type Config = Readonly<{
   firstAdmin: { username: string; password: string } | undefined
 }>
 
+/** Whether checks ask the index and the tail, or the tail alone while it is fresh. */
+export type RevocationMode = (typeof revocationModes)[number]
+
 const day = 86_400
-const redisProtocols = ['redis:', 'rediss:']
+const revocationModes = ['redis', 'mirror'] as const
 const exampleSecret = /change.?me|example|secret|password|nanosecond/i
 
 /** @throws ConfigError */
@@ -60,7 +66,6 @@ export function loadConfig(env: Environment): Config {
   const production = env.NODE_ENV === 'production'
   const port = integer('PORT', { default: 3000, min: 0, max: 65_535 })
   const databaseUrl = readDatabaseUrl(settings)
-  const redisUrl = url('REDIS_URL', secret('REDIS_URL'), redisProtocols)
   const keyEncryptionSecret = secret('KEY_ENCRYPTION_SECRET')
   const issuer = url('ISSUER', text('ISSUER'), ['https:', 'http:'])
   const firstAdmin = readFirstAdmin(settings)
@@ -96,9 +101,10 @@ export function loadConfig(env: Environment): Config {
     shutdownTimeoutSeconds: integer('SHUTDOWN_TIMEOUT_SECONDS', { default: 10, min: 1, max: 3600 }),
     trustProxy: readTrustProxy(settings),
     database: databaseUrl === undefined ? { folder: text('DATA_DIR') ?? './data' } : { url: databaseUrl },
-    redisUrl,
-    rateRedisUrl: url('RATE_REDIS_URL', secret('RATE_REDIS_URL'), redisProtocols),
-    revocation: { tailMs, freshMs },
+    redisUrl: readRedisUrl(settings, 'REDIS_URL'),
+    rateRedisUrl: readRedisUrl(settings, 'RATE_REDIS_URL'),
+    revocation: { mode: oneOf('REVOCATION_MODE', 'redis', revocationModes), tailMs, freshMs },
+    metricsPort: integer('METRICS_PORT', { default: 0, min: 0, max: 65_535 }),
     issuer: issuer ?? `http://localhost:${port}`,
     audience: text('AUDIENCE') ?? issuer ?? `http://localhost:${port}`,
     firstPartyClientId: text('FIRST_PARTY_CLIENT_ID') ?? 'latchkey',
@@ -152,6 +158,23 @@ export function loadDatabaseUrl(env: Environment): string | undefined {
 
 const readDatabaseUrl = ({ url, secret }: Settings) =>
   url('DATABASE_URL', secret('DATABASE_URL'), ['postgres:', 'postgresql:'])
+
+/** One server, the nodes of a Cluster with commas between them, or Sentinels and the name that they know the master by. */
+function readRedisUrl({ secret, url, problem }: Settings, name: string): string | undefined {
+  const value = secret(name)
+  if (value?.startsWith('sentinel:')) {
+    const [, hosts = ''] = /^sentinel:\/\/(?:[^@/]*@)?([^@/]+)\/[^/\s]+$/.exec(value) ?? []
+    if (hosts.split(',').every((host) => URL.canParse(`redis://${host}`) && host)) return value
+    problem(name, 'must be sentinel://host:port,host:port/<name of the master>')
+    return undefined
+  }
+  const nodes = value?.split(/,(?=rediss?:\/\/)/) ?? []
+  if (nodes.some((node) => /,[^@]*$/.test(node))) {
+    problem(name, 'must have a protocol in front of every node')
+    return undefined
+  }
+  return nodes.every((node) => url(name, node, ['redis:', 'rediss:'])) ? value : undefined
+}
 
 const readLimit = ({ integer }: Settings, name: string, usual: Limit): Limit => ({
   max: integer(`${name}_MAX`, { default: usual.max, min: 0, max: 1_000_000_000 }),

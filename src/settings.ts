@@ -18,7 +18,7 @@ export interface Settings {
   /** An empty setting is an absent one. */
   text(name: string): string | undefined
   integer(name: string, range: { default: number; min: number; max: number }): number
-  oneOf(name: string, fallback: string, allowed: readonly string[]): string
+  oneOf<T extends string>(name: string, fallback: T, allowed: readonly T[]): T
   /** A value that may stand in a file instead (`NAME_FILE`), as orchestrators mount secrets. */
   secret(name: string): string | undefined
   /** The value, if it is a URL of one of these protocols. */
@@ -48,8 +48,9 @@ export function readSettings(env: Environment): Settings {
 
     oneOf(name, fallback, allowed) {
       const value = text(name) ?? fallback
-      if (!allowed.includes(value)) problem(name, `must be one of ${allowed.join(', ')}`)
-      return value
+      const known = allowed.find((one) => one === value)
+      if (known === undefined) problem(name, `must be one of ${allowed.join(', ')}`)
+      return known ?? fallback
     },
 
     secret(name) {

@@ -17,6 +17,7 @@ const production: Environment = {
 const numbers: Record<string, string> = {
   PORT: '8080',
   SHUTDOWN_TIMEOUT_SECONDS: '25',
+  METRICS_PORT: '9464',
   REVOCATION_TAIL_MS: '50',
   REVOCATION_FRESH_MS: '500',
   ACCESS_TOKEN_TTL_SECONDS: '60',
@@ -70,7 +71,8 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     database: { folder: './data' },
     redisUrl: undefined,
     rateRedisUrl: undefined,
-    revocation: { tailMs: 100, freshMs: 250 },
+    revocation: { mode: 'redis', tailMs: 100, freshMs: 250 },
+    metricsPort: 0,
     issuer: 'http://localhost:3000',
     audience: 'http://localhost:3000',
     firstPartyClientId: 'latchkey',
@@ -109,6 +111,7 @@ t.test('every setting arrives where it belongs', async (t) => {
     LOG_LEVEL: 'warn',
     REDIS_URL: 'rediss://:pass@redis.test:6380/1',
     RATE_REDIS_URL: 'redis://rate.test/2',
+    REVOCATION_MODE: 'mirror',
     TRUST_PROXY: '192.0.2.1, 10.0.0.0/8,2001:db8::/32',
     BOOTSTRAP_ADMIN_USERNAME: 'root',
     BOOTSTRAP_ADMIN_PASSWORD: 'correct horse battery staple',
@@ -124,7 +127,8 @@ t.test('every setting arrives where it belongs', async (t) => {
     database: { url: 'postgres://latchkey@db.test/latchkey' },
     redisUrl: 'rediss://:pass@redis.test:6380/1',
     rateRedisUrl: 'redis://rate.test/2',
-    revocation: { tailMs: 50, freshMs: 500 },
+    revocation: { mode: 'mirror', tailMs: 50, freshMs: 500 },
+    metricsPort: 9464,
     issuer: 'https://auth.test',
     audience: 'https://api.test',
     firstPartyClientId: 'front',
@@ -148,6 +152,18 @@ t.test('every setting arrives where it belongs', async (t) => {
   t.strictSame(loadConfig({ DATA_DIR: '/var/lib/latchkey' }).database, { folder: '/var/lib/latchkey' })
 })
 
+t.test('Redis is one server, a Cluster or found through Sentinels', async (t) => {
+  for (const url of [
+    'redis://:a,b@redis.test:6379/1',
+    'rediss://user:pass@a.test:1,rediss://b.test:2,rediss://c.test:3',
+    'sentinel://a.test,b.test:26380,[::1]:26381/latchkey',
+    'sentinel://user:pass@a.test/latchkey',
+  ]) {
+    t.equal(loadConfig({ REDIS_URL: url }).redisUrl, url)
+    t.equal(loadConfig({ RATE_REDIS_URL: url }).rateRedisUrl, url)
+  }
+})
+
 t.test('nothing of it can be changed later', async (t) => {
   const config = loadConfig({ ...production })
   const isFrozen = (value: unknown): boolean =>
@@ -166,6 +182,7 @@ t.test('all problems are told together, by name and never with the value', async
     DATABASE_URL: `mysql://latchkey:${marker}@db.test/latchkey`,
     REDIS_URL: `http://:${marker}@redis.test`,
     RATE_REDIS_URL: `http://:${marker}@redis.test`,
+    REVOCATION_MODE: marker,
     TRUST_PROXY: marker,
     ISSUER: `ftp://${marker}.test`,
     KEY_ENCRYPTION_SECRET: marker,
@@ -198,7 +215,18 @@ t.test('a URL that is none, or another service’s, is told by name alone', asyn
       `postgres://a:${marker}#1@db.test/b`,
       `postgres://${marker}:1,b:2/db`,
     ],
-    REDIS_URL: [marker, `${marker}:6379`, `postgres://${marker}`],
+    REDIS_URL: [
+      marker,
+      `${marker}:6379`,
+      `postgres://${marker}`,
+      `redis://a.test,${marker}`,
+      `redis://a.test,redis://${marker}:x`,
+      `sentinel://${marker}`,
+      `sentinel://${marker}/`,
+      `sentinel://${marker}:x/name`,
+      `sentinel://a.test,,${marker}/name`,
+      `sentinel://${marker}@/name`,
+    ],
     RATE_REDIS_URL: [marker, `${marker}:6379`, `postgres://${marker}`],
     ISSUER: [marker, `auth.${marker}.test`, `javascript:${marker}`],
   })) {
@@ -254,6 +282,7 @@ t.test('an empty setting is one that is not set', async (t) => {
     'DATABASE_URL',
     'REDIS_URL',
     'RATE_REDIS_URL',
+    'REVOCATION_MODE',
     'TRUST_PROXY',
     'BOOTSTRAP_ADMIN_USERNAME',
     'BOOTSTRAP_ADMIN_PASSWORD',

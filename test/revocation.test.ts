@@ -15,7 +15,7 @@ import type { RevocationEntry, TokenIdentity } from '../src/revocation/entries.t
 import { deleteExpiredEntries } from '../src/revocation/expired.ts'
 import { createIdTable } from '../src/revocation/id-table.ts'
 import { record } from '../src/revocation/record.ts'
-import { connectRedis } from '../src/revocation/redis.ts'
+import { connectRedis, type RedisClient } from '../src/revocation/redis.ts'
 import { createRedisIndex } from '../src/revocation/redis-index.ts'
 import { createTail, type Tail } from '../src/revocation/tail.ts'
 import { postgresAndRedis, type Stores, startInstance, withClient } from './fixtures/app.ts'
@@ -327,7 +327,8 @@ t.test('the index', async (t) => {
           if (keys.length > 1) trips.push(keys)
           return redis.mget(keys)
         }) as Redis['mget'],
-        pipeline: redis.pipeline.bind(redis),
+        pipeline: redis.pipeline.bind(redis) as RedisClient['pipeline'],
+        isCluster: false,
       }))
       const ask = index.has
 
@@ -375,8 +376,7 @@ t.test(
     const connection = await emptyRecord(t)
     const tail = tailOn(t, connection)
     const index = await realIndex(t)
-    const check = createCheck({ tail, index })
-    const ask = check
+    const ask = createCheck({ tail, index, mirror: false, onVerdict() {} })
     await tail.load()
     await tail.follow()
     for (const scopes of combinations([0, 1, 2, 3])) {
@@ -566,7 +566,7 @@ function identityOf(token: string): TokenIdentity {
 
 async function realIndex(
   t: Test,
-  wrap: (redis: Redis) => Pick<Redis, 'mget' | 'pipeline'> = (redis) => redis,
+  wrap: (redis: RedisClient) => Pick<RedisClient, 'mget' | 'pipeline' | 'isCluster'> = (redis) => redis,
 ) {
   const redis = connectRedis({ url: process.env.TEST_REDIS_URL as string, deadlineMs: 1_000, onError() {} })
   await redis.connect()

@@ -14,7 +14,7 @@ export type AuditEvent =
   /** `sub` is absent for a name that nobody has; the name itself is not told: people type passwords into that field. */
   | { event: 'login.failed'; sub?: string; reason: LoginFailure }
   | {
-      event: 'revocation.acknowledged' | 'revocation.not_recorded'
+      event: 'revocation.acknowledged' | 'revocation.not_recorded' | 'revocation.unconfirmed'
       reason: string
       subjects: readonly string[]
     }

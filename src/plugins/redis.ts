@@ -1,18 +1,19 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import type { Redis } from 'ioredis'
 import type { Config } from '../config.ts'
-import { connectRedis } from '../revocation/redis.ts'
+import { connectRedis, type RedisClient } from '../revocation/redis.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    redis: Redis | undefined
+    redis: RedisClient | undefined
     /** For counting only: what a flood writes there need not push revocations out. */
-    rateRedis: Redis | undefined
+    rateRedis: RedisClient | undefined
   }
 }
 
 const deadlineMs = 150
+const startMs = 2_000
 
 export interface RedisOptions {
   config: Pick<Config, 'redisUrl' | 'rateRedisUrl'>
@@ -20,7 +21,7 @@ export interface RedisOptions {
 
 export default fp(
   async function redis(app: FastifyInstance, { config }: RedisOptions) {
-    async function connect(url: string): Promise<Redis> {
+    async function connect(url: string): Promise<RedisClient> {
       const client = connectRedis({
         url,
         deadlineMs,
@@ -29,14 +30,17 @@ export default fp(
       })
       app.addHook('onClose', async () => client.disconnect())
       // A Redis that is down must not keep the service from starting; the client goes on trying.
-      await client.connect().catch(() => {})
+      await Promise.race([client.connect().catch(() => {}), delay(startMs, undefined, { ref: false })])
       return client
     }
 
     const { redisUrl, rateRedisUrl } = config
     const client = redisUrl === undefined ? undefined : await connect(redisUrl)
-    app.decorate('redis', client)
-    app.decorate('rateRedis', rateRedisUrl === undefined ? client : await connect(rateRedisUrl))
+    app.decorate<RedisClient | undefined>('redis', client)
+    app.decorate<RedisClient | undefined>(
+      'rateRedis',
+      rateRedisUrl === undefined ? client : await connect(rateRedisUrl),
+    )
   },
   { name: 'redis' },
 )

@@ -1,6 +1,7 @@
 /** Puts the pieces of revocation together and keeps the tail following while the service runs. */
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import type { Audit } from '../audit/events.ts'
 import type { Config } from '../config.ts'
 import { createCheck, type RevocationCheck } from '../revocation/check.ts'
 import { createMode, type RevocationMode } from '../revocation/mode.ts'
@@ -8,6 +9,7 @@ import { announceFreshness } from '../revocation/record.ts'
 import { createRedisIndex } from '../revocation/redis-index.ts'
 import { createRevoker, type Revoke } from '../revocation/revoke.ts'
 import { createTail } from '../revocation/tail.ts'
+import { createRevocationMetrics } from './revocation-metrics.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -28,6 +30,7 @@ export default fp(
     const { clock, audit, redis } = app
     const { db, tailDb, recordDb, shared } = app.database
     const { tailMs, freshMs } = config.revocation
+    const mirror = config.revocation.mode === 'mirror'
 
     const tail = createTail({
       db: tailDb,
@@ -49,7 +52,22 @@ export default fp(
           else app.log.info('the index of revocations answers')
         },
       })
-    const revoker = createRevoker({ db: recordDb, tail, index, audit, holds: shared })
+    const mode = createMode({ tail, index, mirror })
+    const metrics = createRevocationMetrics({ registry: app.metrics, tail, mode })
+    const countedAudit: Audit = {
+      record(event, origin) {
+        metrics.countEvent(event.event)
+        audit.record(event, origin)
+      },
+    }
+    const revoker = createRevoker({
+      db: recordDb,
+      tail,
+      index,
+      audit: countedAudit,
+      holds: shared,
+      onHeld: metrics.observeHold,
+    })
 
     app.addHook('onClose', async () => {
       tail.stop()
@@ -63,10 +81,10 @@ export default fp(
     if (shared) await tail.follow()
 
     app.decorate('revocation', {
-      check: createCheck({ tail, index }),
+      check: createCheck({ tail, index, mirror, onVerdict: metrics.countCheck }),
       revoke: revoker.revoke,
-      mode: createMode({ tail, index }),
+      mode,
     })
   },
-  { name: 'revocation', dependencies: ['clock', 'audit', 'database', 'redis'] },
+  { name: 'revocation', dependencies: ['clock', 'metrics', 'audit', 'database', 'redis'] },
 )

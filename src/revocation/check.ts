@@ -1,4 +1,5 @@
 import type { TokenIdentity } from './entries.ts'
+import { type Sources, sourcesOf } from './mode.ts'
 import type { RevocationIndex } from './redis-index.ts'
 import type { Tail } from './tail.ts'
 
@@ -10,6 +11,10 @@ export type RevocationCheck = (token: TokenIdentity) => Promise<Verdict>
 export interface CheckOptions {
   tail: Pick<Tail, 'has' | 'catchUp'>
   index: Pick<RevocationIndex, 'has'> | undefined
+  /** The index is asked only while the tail is not fresh. */
+  mirror: boolean
+  /** Told of every verdict, and of who could tell. */
+  onVerdict(verdict: Verdict, by: Sources): void
 }
 
 /**
@@ -17,13 +22,14 @@ export interface CheckOptions {
  * know says so: the tail while it is fresh, else the index alone, for while the record cannot be read nothing can be
  * acknowledged, and the tail still refuses all that it knew.
  */
-export function createCheck({ tail, index }: CheckOptions): RevocationCheck {
+export function createCheck({ tail, index, mirror, onVerdict }: CheckOptions): RevocationCheck {
   return async function check(token) {
-    if (tail.has(token)) return 'revoked'
-    const dead = await index?.has(token)
-    if (dead) return 'revoked'
     const fresh = await tail.catchUp()
-    if (tail.has(token)) return 'revoked'
-    return fresh || dead === false ? 'live' : 'unknown'
+    const dead = tail.has(token)
+    const inIndex = dead || (fresh && mirror) ? undefined : await index?.has(token)
+    const by = sourcesOf(fresh || dead, inIndex !== undefined)
+    const verdict = dead || inIndex || tail.has(token) ? 'revoked' : by === 'none' ? 'unknown' : 'live'
+    onVerdict(verdict, by)
+    return verdict
   }
 }

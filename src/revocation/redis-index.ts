@@ -2,9 +2,9 @@
  * The index: one key an entry in Redis, whose existence refuses. It makes a revocation immediate on every instance,
  * and it may lose anything at any time: it is never the record.
  */
-import type { Redis } from 'ioredis'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import { type RevocationEntry, type RevocationScope, subjectsOf, type TokenIdentity } from './entries.ts'
+import type { RedisClient } from './redis.ts'
 
 export interface RevocationIndex {
   /** Writes entries; keys that exist keep the longer life. @throws if Redis did not take all of them */
@@ -19,25 +19,22 @@ export interface RevocationIndex {
 
 export interface RedisIndexOptions {
   /** With a command deadline and without an offline queue: an index that is slow is no index. */
-  redis: Pick<Redis, 'mget' | 'pipeline'>
+  redis: Pick<RedisClient, 'mget' | 'pipeline' | 'isCluster'>
   clock: Clock
   /** Told when the index becomes unknown and known again. */
   onChange(state: 'known' | 'unknown', error?: unknown): void
 }
 
 const heartbeatMs = 200
-const heartbeatKey = 'rv:heartbeat'
-const prefixes: Record<RevocationScope, string> = {
-  token: 'rv:j:',
-  session: 'rv:s:',
-  generation: 'rv:g:',
-  key: 'rv:k:',
-}
-const scopes = Object.keys(prefixes) as RevocationScope[]
-
-const keyOf = (scope: RevocationScope, subject: string) => prefixes[scope] + subject
+const letters: Record<RevocationScope, string> = { token: 'j', session: 's', generation: 'g', key: 'k' }
+const scopes = Object.keys(letters) as RevocationScope[]
 
 export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions): RevocationIndex {
+  // In a Cluster, all keys are in the one slot of this tag: one command asks for many.
+  const prefix = redis.isCluster ? '{rv}' : 'rv'
+  const keyOf = (scope: RevocationScope, subject: string) => `${prefix}:${letters[scope]}:${subject}`
+  const heartbeatKey = `${prefix}:heartbeat`
+
   let known = true
   let heartbeat: NodeJS.Timeout | undefined
   let stopped = false

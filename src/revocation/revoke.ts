@@ -47,6 +47,8 @@ export interface RevokerOptions {
   audit: Audit
   /** False where this process is the only one: then there is nobody to wait for. */
   holds: boolean
+  /** Told how long an acknowledgement was held after its commit. */
+  onHeld(seconds: number): void
 }
 
 /** On top of the time for which a look counts as fresh: timers and clocks are exact to a few milliseconds. */
@@ -59,7 +61,7 @@ const namesOf = (entries: readonly RevocationEntry[]): string[] =>
   entries.map(({ scope, subject }) => `${scope} ${subject}`)
 
 /** Stop it before its database closes. */
-export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions): Revoker {
+export function createRevoker({ db, tail, index, audit, holds, onHeld }: RevokerOptions): Revoker {
   const unrecorded: Revocation[] = []
   let retry: NodeJS.Timeout | undefined
   let stopped = false
@@ -93,6 +95,7 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
       audit.record({ event: 'revocation.not_recorded', reason, subjects: namesOf(entries) }, origin)
       throw new Outcome('unavailable', { detail: 'The revocation could not be recorded yet.', cause })
     }
+    const committedAt = performance.now()
     const isInSight = tail.watch()
     tail.add(committed.recorded)
     const longer = committed.recorded.filter(
@@ -102,12 +105,14 @@ export function createRevoker({ db, tail, index, audit, holds }: RevokerOptions)
     await Promise.all([indexing, writeIndex(longer), delay(committed.holdMs)])
     // Every tail has looked by now, if the record answered all the while. An outage in between may have kept the entry from
     // some of them, and an index that has lost it since would let the token in.
+    const subjects = namesOf(committed.recorded.length > 0 ? committed.recorded : entries)
     if (holds && !(await isInSight())) {
+      audit.record({ event: 'revocation.unconfirmed', reason, subjects }, origin)
       throw new Outcome('unavailable', {
         detail: 'The revocation is recorded, but not yet known everywhere.',
       })
     }
-    const subjects = namesOf(committed.recorded.length > 0 ? committed.recorded : entries)
+    if (holds) onHeld((performance.now() - committedAt) / 1000)
     if (subjects.length > 0) audit.record({ event: 'revocation.acknowledged', reason, subjects }, origin)
   }
 

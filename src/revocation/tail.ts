@@ -28,6 +28,8 @@ export interface Tail {
    * in time all the while: only then have other tails seen it too. It takes two deadlines of a look at most.
    */
   watch(): () => Promise<boolean>
+  /** How long ago the last look that succeeded was sent. */
+  ageMs(): number
   readonly size: number
 }
 
@@ -142,11 +144,13 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
     timer = setTimeout(() => void look().then(schedule), Math.max(0, wait))
   }
 
-  const isFresh = () => lastSuccess !== undefined && ageOf(lastSuccess) < freshMs
+  const ageMs = () => (lastSuccess ? ageOf(lastSuccess) : Number.POSITIVE_INFINITY)
+  const isFresh = () => ageMs() < freshMs
 
   return {
     load,
     add,
+    ageMs,
     isFresh,
     async follow() {
       following = true
