@@ -1,7 +1,12 @@
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
+import { connect } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import pg from 'pg'
 import t, { type Test } from 'tap'
+import { eventually } from './fixtures/eventually.ts'
+import { startRelay } from './fixtures/relay.ts'
 import { type Server, startPostgres, startRedis } from './fixtures/servers.ts'
 
 const patienceMs = 700
@@ -54,6 +59,87 @@ t.test('nothing is left after stop, not even of a frozen server', async (t) => {
   }
 })
 
+t.test('a relay', async (t) => {
+  const server = await startRedis()
+  t.teardown(server.stop)
+  const relayed = async (t: Test) => {
+    const relay = await startRelay(t, server.url)
+    return { relay, ...(await talkTo(t, relay.url)) }
+  }
+
+  t.test('resets: what is open hears RST, what is new is served', async (t) => {
+    const { relay, socket } = await relayed(t)
+    const failed = once(socket, 'error')
+    relay.reset()
+    const [error] = await failed
+    t.equal(error.code, 'ECONNRESET')
+    const { ask } = await talkTo(t, relay.url)
+    t.equal(await ask('PING'), '+PONG')
+  })
+
+  t.test('stalls: nothing passes, not even a FIN, on what is open and on what is new', async (t) => {
+    const { relay, ...early } = await relayed(t)
+    const ended = once(early.socket, 'close')
+    relay.stall()
+    const late = await talkTo(t, relay.url)
+    const other = await talkTo(t, server.url)
+    for (const { socket } of [early, late]) socket.write('SET stalled yes\r\n')
+    await other.ask('CLIENT KILL TYPE normal')
+    await sleep(100) // what passes does so in a few
+    t.equal(await other.ask('EXISTS stalled'), ':0')
+    t.strictSame([early.heard(), late.heard()], ['', ''])
+    t.notOk(early.socket.readableEnded || late.socket.readableEnded)
+    await relay.mend()
+    await ended
+    const { ask } = await talkTo(t, relay.url)
+    t.equal(await ask('PING'), '+PONG')
+  })
+
+  t.test('delays, each way, and keeps the order', async (t) => {
+    const { relay, socket, heard, ask } = await relayed(t)
+    relay.delay(100)
+    const start = performance.now()
+    const words = ['first', 'later', 'third']
+    for (const word of words) socket.write(`ECHO ${word}\r\n`)
+    await eventually(t, async () => heard().endsWith('third\r\n'))
+    t.ok(performance.now() - start > 195)
+    t.equal(heard(), words.map((word) => `$5\r\n${word}\r\n`).join(''))
+    relay.delay(0)
+    t.equal(await ask('PING'), '+PONG')
+  })
+
+  t.test('answers each command once, however it arrives, after what the server owes', async (t) => {
+    const { relay, socket, heard } = await relayed(t)
+    const reply = '-LOADING Redis is loading the dataset in memory'
+    const command = '*3\r\n$3\r\nSET\r\n$8\r\nanswered\r\n$4\r\n\r\nno\r\n'
+    const other = await talkTo(t, server.url)
+    socket.write('BLPOP owed 0\r\n')
+    await eventually(t, async () => (await other.ask('INFO clients')).includes('blocked_clients:1'))
+    relay.answer(reply)
+    for (const piece of [command.repeat(3), ...command.repeat(2).split('')]) {
+      socket.write(piece)
+      await new Promise(setImmediate)
+    }
+    t.equal(heard(), '')
+    await other.ask('RPUSH owed it')
+    await eventually(t, async () => heard().split(reply).length === 6)
+    t.equal(heard(), `*2\r\n$4\r\nowed\r\n$2\r\nit\r\n${`${reply}\r\n`.repeat(5)}`)
+
+    const client = connectRedis(t, relay)
+    await t.rejects(client.get('key'), { message: reply.slice(1) }, 'on a new connection')
+    await relay.mend()
+    const pipeline = client.pipeline().exists('answered').ping()
+    t.strictSame(
+      await pipeline.exec(),
+      [
+        [null, 0],
+        [null, 'PONG'],
+      ],
+      'which goes on',
+    )
+  })
+})
+
 function connectPostgres(t: Test, { url }: Server): pg.Pool {
   const pool = new pg.Pool({
     connectionString: url,
@@ -65,7 +151,30 @@ function connectPostgres(t: Test, { url }: Server): pg.Pool {
   return pool
 }
 
-function connectRedis(t: Test, { url }: Server): Redis {
+/** By hand, for what a client would hide. */
+async function talkTo(t: Test, url: string) {
+  const { hostname, port } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  t.teardown(() => socket.destroy())
+  let text = ''
+  socket.on('data', (chunk) => {
+    text += chunk
+  })
+  await once(socket, 'connect')
+  socket.on('error', () => {})
+  return {
+    socket,
+    heard: () => text,
+    async ask(command: string): Promise<string> {
+      text = ''
+      socket.write(`${command}\r\n`)
+      await eventually(t, async () => text.endsWith('\r\n'))
+      return text.trimEnd()
+    },
+  }
+}
+
+function connectRedis(t: Test, { url }: Pick<Server, 'url'>): Redis {
   const client = new Redis(url, { commandTimeout: patienceMs })
   client.on('error', () => {}) // each call rejects by itself
   t.teardown(() => client.disconnect())
