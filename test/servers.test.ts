@@ -1,7 +1,13 @@
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { Redis } from 'ioredis'
+import { connect } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Cluster, Redis } from 'ioredis'
 import pg from 'pg'
 import t, { type Test } from 'tap'
+import { eventually } from './fixtures/eventually.ts'
+import { startCluster, startSentinel, tell } from './fixtures/redis-topologies.ts'
+import { startRelay } from './fixtures/relay.ts'
 import { type Server, startPostgres, startRedis } from './fixtures/servers.ts'
 
 const patienceMs = 700
@@ -54,6 +60,139 @@ t.test('nothing is left after stop, not even of a frozen server', async (t) => {
   }
 })
 
+t.test('a relay', async (t) => {
+  const server = await startRedis()
+  t.teardown(server.stop)
+  const relayed = async (t: Test) => {
+    const relay = await startRelay(t, server.url)
+    return { relay, ...(await talkTo(t, relay.url)) }
+  }
+
+  t.test('resets: what is open hears RST, what is new is served', async (t) => {
+    const { relay, socket } = await relayed(t)
+    const failed = once(socket, 'error')
+    relay.reset()
+    const [error] = await failed
+    t.equal(error.code, 'ECONNRESET')
+    const { ask } = await talkTo(t, relay.url)
+    t.equal(await ask('PING'), '+PONG')
+  })
+
+  t.test('stalls: nothing passes, not even a FIN, on what is open and on what is new', async (t) => {
+    const { relay, ...early } = await relayed(t)
+    const ended = once(early.socket, 'close')
+    relay.stall()
+    const late = await talkTo(t, relay.url)
+    const other = await talkTo(t, server.url)
+    for (const { socket } of [early, late]) socket.write('SET stalled yes\r\n')
+    await other.ask('CLIENT KILL TYPE normal')
+    await sleep(100) // what passes does so in a few
+    t.equal(await other.ask('EXISTS stalled'), ':0')
+    t.strictSame([early.heard(), late.heard()], ['', ''])
+    t.notOk(early.socket.readableEnded || late.socket.readableEnded)
+    await relay.mend()
+    await ended
+    const { ask } = await talkTo(t, relay.url)
+    t.equal(await ask('PING'), '+PONG')
+  })
+
+  t.test('delays, each way, and keeps the order', async (t) => {
+    const { relay, socket, heard, ask } = await relayed(t)
+    relay.delay(100)
+    const start = performance.now()
+    const words = ['first', 'later', 'third']
+    for (const word of words) socket.write(`ECHO ${word}\r\n`)
+    await eventually(t, async () => heard().endsWith('third\r\n'))
+    t.ok(performance.now() - start > 195)
+    t.equal(heard(), words.map((word) => `$5\r\n${word}\r\n`).join(''))
+    relay.delay(0)
+    t.equal(await ask('PING'), '+PONG')
+  })
+
+  t.test('answers each command once, however it arrives, after what the server owes', async (t) => {
+    const { relay, socket, heard } = await relayed(t)
+    const reply = '-LOADING Redis is loading the dataset in memory'
+    const command = '*3\r\n$3\r\nSET\r\n$8\r\nanswered\r\n$4\r\n\r\nno\r\n'
+    const other = await talkTo(t, server.url)
+    socket.write('BLPOP owed 0\r\n')
+    await eventually(t, async () => (await other.ask('INFO clients')).includes('blocked_clients:1'))
+    relay.answer(reply)
+    for (const piece of [command.repeat(3), ...command.repeat(2).split('')]) {
+      socket.write(piece)
+      await new Promise(setImmediate)
+    }
+    t.equal(heard(), '')
+    await other.ask('RPUSH owed it')
+    await eventually(t, async () => heard().split(reply).length === 6)
+    t.equal(heard(), `*2\r\n$4\r\nowed\r\n$2\r\nit\r\n${`${reply}\r\n`.repeat(5)}`)
+
+    const client = connectRedis(t, relay)
+    await t.rejects(client.get('key'), { message: reply.slice(1) }, 'on a new connection')
+    await relay.mend()
+    const pipeline = client.pipeline().exists('answered').ping()
+    t.strictSame(
+      await pipeline.exec(),
+      [
+        [null, 0],
+        [null, 'PONG'],
+      ],
+      'which goes on',
+    )
+  })
+})
+
+t.test('sentinels promote a replica that missed a write, and the master that they lost has it', async (t) => {
+  const topology = await startSentinel()
+  t.teardown(topology.stop)
+  const { url, master } = topology
+  const client = connectRedis(t, master)
+  const closed = countCloses(client)
+  await client.mset('before', 'kept', 'within', 'old')
+  t.equal(await client.wait(1, patienceMs), 1, 'on the replica, too')
+  await topology.cutReplication()
+  await client.set('within', 'new')
+  await topology.promoteReplica()
+
+  const [hosts, name] = url.replace('sentinel://', '').split('/') as [string, string]
+  const sentinels = hosts.split(',').map((host) => ({ host: '127.0.0.1', port: Number(host.split(':')[1]) }))
+  const promoted = new Redis({ sentinels, name })
+  t.teardown(() => promoted.disconnect())
+  t.strictSame(await promoted.mget('before', 'within'), ['kept', 'old'])
+  t.strictSame(await client.mget('before', 'within'), ['kept', 'new'])
+  t.equal(await client.set('within', 'newer'), 'OK')
+  t.equal(closed(), 0)
+
+  await topology.heal()
+  t.equal(await tell(master, 'GET', 'within'), 'old')
+})
+
+t.test(
+  'a cluster, whose replica takes over although it missed a write, on connections that stay',
+  async (t) => {
+    const topology = await startCluster()
+    t.teardown(topology.stop)
+    const client = new Cluster(topology.url.split(','))
+    t.teardown(() => client.disconnect())
+    const [owner, replica] = [connectRedis(t, topology.owner), connectRedis(t, topology.replica)]
+    const keys: [string, string] = ['{rv}before', '{rv}within']
+    const closed = [owner, replica].map(countCloses)
+    await owner.mset(keys[0], 'kept', keys[1], 'old')
+    t.equal(await owner.wait(1, patienceMs), 1, 'on the replica, too')
+    await topology.cutReplication()
+    await owner.set(keys[1], 'new')
+    t.strictSame(await client.mget(keys), ['kept', 'new'])
+    await topology.takeOver()
+
+    t.strictSame(await replica.mget(keys), ['kept', 'old'])
+    t.strictSame(await client.mget(keys), ['kept', 'old'], 'for a client of the cluster, too')
+    await t.rejects(owner.mget(keys), { message: `MOVED 12394 127.0.0.1:${topology.replica.port}` })
+    t.strictSame(
+      closed.map((count) => count()),
+      [0, 0],
+    )
+  },
+)
+
 function connectPostgres(t: Test, { url }: Server): pg.Pool {
   const pool = new pg.Pool({
     connectionString: url,
@@ -65,11 +204,40 @@ function connectPostgres(t: Test, { url }: Server): pg.Pool {
   return pool
 }
 
-function connectRedis(t: Test, { url }: Server): Redis {
+/** By hand, for what a client would hide. */
+async function talkTo(t: Test, url: string) {
+  const { hostname, port } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  t.teardown(() => socket.destroy())
+  let text = ''
+  socket.on('data', (chunk) => {
+    text += chunk
+  })
+  await once(socket, 'connect')
+  socket.on('error', () => {})
+  return {
+    socket,
+    heard: () => text,
+    async ask(command: string): Promise<string> {
+      text = ''
+      socket.write(`${command}\r\n`)
+      await eventually(t, async () => text.endsWith('\r\n'))
+      return text.trimEnd()
+    },
+  }
+}
+
+function connectRedis(t: Test, { url }: Pick<Server, 'url'>): Redis {
   const client = new Redis(url, { commandTimeout: patienceMs })
   client.on('error', () => {}) // each call rejects by itself
   t.teardown(() => client.disconnect())
   return client
+}
+
+function countCloses(client: Redis): () => number {
+  let closes = 0
+  client.on('close', () => closes++)
+  return () => closes
 }
 
 function isAlive(pid: number | undefined): boolean {
