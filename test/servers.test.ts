@@ -6,6 +6,13 @@ import { Cluster, Redis } from 'ioredis'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { eventually } from './fixtures/eventually.ts'
+import {
+  replyLoading,
+  replyMisconfigured,
+  replyNoAuth,
+  replyOutOfMemory,
+  replyReadOnly,
+} from './fixtures/redis-replies.ts'
 import { startCluster, startSentinel, tell } from './fixtures/redis-topologies.ts'
 import { startRelay } from './fixtures/relay.ts'
 import { type Server, startPostgres, startRedis } from './fixtures/servers.ts'
@@ -192,6 +199,30 @@ t.test(
     )
   },
 )
+
+t.test('Redis replies for real', async (t) => {
+  const server = await startRedis()
+  t.teardown(server.stop)
+  await tell(server, 'SET', 'kept', 'yes')
+  const cases = [
+    { provoke: replyLoading, write: /^-LOADING /, read: /^-LOADING / },
+    { provoke: replyReadOnly, write: /^-READONLY /, read: /yes$/ },
+    { provoke: replyOutOfMemory, write: /^-OOM /, read: /yes$/ },
+    { provoke: replyMisconfigured, write: /^-MISCONF /, read: /yes$/ },
+    { provoke: replyNoAuth, write: /^-NOAUTH /, read: /^-NOAUTH / },
+  ]
+  for (const { provoke, write, read } of cases) {
+    const undo = await provoke(server)
+    const { ask } = await talkTo(t, server.url)
+    t.match(await ask('SET key value'), write, provoke.name)
+    t.match(await ask('GET kept'), read, provoke.name)
+    await undo()
+    t.equal(await ask('SET key value'), '+OK', 'undone')
+    t.match(await ask('GET kept'), /yes$/)
+    t.equal(await ask('DBSIZE'), ':2')
+    await ask('DEL key')
+  }
+})
 
 function connectPostgres(t: Test, { url }: Server): pg.Pool {
   const pool = new pg.Pool({
