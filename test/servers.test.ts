@@ -115,37 +115,6 @@ t.test('a relay', async (t) => {
     relay.delay(0)
     t.equal(await ask('PING'), '+PONG')
   })
-
-  t.test('answers each command once, however it arrives, after what the server owes', async (t) => {
-    const { relay, socket, heard } = await relayed(t)
-    const reply = '-LOADING Redis is loading the dataset in memory'
-    const command = '*3\r\n$3\r\nSET\r\n$8\r\nanswered\r\n$4\r\n\r\nno\r\n'
-    const other = await talkTo(t, server.url)
-    socket.write('BLPOP owed 0\r\n')
-    await eventually(t, async () => (await other.ask('INFO clients')).includes('blocked_clients:1'))
-    relay.answer(reply)
-    for (const piece of [command.repeat(3), ...command.repeat(2).split('')]) {
-      socket.write(piece)
-      await new Promise(setImmediate)
-    }
-    t.equal(heard(), '')
-    await other.ask('RPUSH owed it')
-    await eventually(t, async () => heard().split(reply).length === 6)
-    t.equal(heard(), `*2\r\n$4\r\nowed\r\n$2\r\nit\r\n${`${reply}\r\n`.repeat(5)}`)
-
-    const client = connectRedis(t, relay)
-    await t.rejects(client.get('key'), { message: reply.slice(1) }, 'on a new connection')
-    await relay.mend()
-    const pipeline = client.pipeline().exists('answered').ping()
-    t.strictSame(
-      await pipeline.exec(),
-      [
-        [null, 0],
-        [null, 'PONG'],
-      ],
-      'which goes on',
-    )
-  })
 })
 
 t.test('sentinels promote a replica that missed a write, and the master that they lost has it', async (t) => {

@@ -1,0 +1,193 @@
+/** Whatever happens to Redis, or on the way to it: a revocation that was acknowledged holds on both instances. */
+import { mkdirSync, rmSync } from 'node:fs'
+import { Redis } from 'ioredis'
+import t from 'tap'
+import { backAfterRedisMs, endure, type Fault } from './fixtures/endure.ts'
+import {
+  replyLoading,
+  replyMisconfigured,
+  replyNoAuth,
+  replyOutOfMemory,
+  replyReadOnly,
+} from './fixtures/redis-replies.ts'
+import { startCluster, startSentinel, tell } from './fixtures/redis-topologies.ts'
+import type { Server } from './fixtures/servers.ts'
+import type { World } from './fixtures/world.ts'
+
+async function direct<T>({ redis }: World, work: (client: Redis) => Promise<T>): Promise<T> {
+  const client = new Redis(redis.url)
+  try {
+    return await work(client)
+  } finally {
+    client.disconnect()
+  }
+}
+
+const relays = ({ a, b }: World) => [a, b].flatMap(({ toRedis }) => toRedis ?? [])
+
+/** A Redis that can be reached, but says that it cannot do what it is asked. */
+function replying(code: string, provoke: (server: Server) => Promise<() => Promise<void>>): Fault {
+  let undo: (() => Promise<void>) | undefined
+  return {
+    name: `replies of ${code}`,
+    async strike({ redis }) {
+      undo = await provoke(redis)
+    },
+    mend: () => undo?.() ?? Promise.resolve(),
+  }
+}
+
+const faults: Fault[] = [
+  {
+    name: 'killed and started again, with what Debian configures',
+    strike: ({ redis }) => redis.kill('SIGKILL'),
+    mend: ({ redis }) => redis.start(),
+  },
+  {
+    name: 'every entry deleted',
+    async strike(world) {
+      await direct(world, async (client) => {
+        for (const key of await client.keys('rv:*')) await client.del(key)
+      })
+    },
+  },
+  { name: 'flushed', strike: (world) => direct(world, (client) => client.flushall()) },
+  {
+    name: 'flushed again and again',
+    strike: (world) => direct(world, (client) => client.flushall()),
+    async meanwhile(world) {
+      const tokens = (await world.logIn(6)).map(({ token }) => token)
+      const taking = world.takeBack(tokens)
+      let done = false
+      const flushing = direct(world, async (client) => {
+        while (!done) await client.flushall()
+      })
+      await taking
+      done = true
+      await flushing
+    },
+  },
+  {
+    name: 'eviction under volatile-lru',
+    async strike(world) {
+      await direct(world, async (client) => {
+        const before = (await client.keys('rv:*')).length
+        await client.config('SET', 'maxmemory-policy', 'volatile-lru')
+        await client.config('SET', 'maxmemory', '4mb')
+        for (let i = 0; i < 200; i++) await client.set(`session-${i}`, '-'.repeat(50_000), 'EX', 60)
+        const after = (await client.keys('rv:*')).length
+        if (after === before) throw new Error('nothing was evicted')
+      })
+    },
+    mend: (world) => direct(world, (client) => client.config('SET', 'maxmemory', '0')),
+  },
+  {
+    name: 'its folder deleted and a fresh one on the same port',
+    async strike({ redis }) {
+      await redis.kill('SIGKILL')
+      rmSync(redis.dir, { recursive: true })
+      mkdirSync(redis.dir)
+    },
+    mend: ({ redis }) => redis.start(),
+  },
+  {
+    name: 'frozen',
+    strike: ({ redis }) => redis.kill('SIGSTOP'),
+    mend: ({ redis }) => redis.kill('SIGCONT'),
+  },
+  {
+    name: 'half-open connections',
+    strike: async (world) => relays(world).map((relay) => relay.stall()),
+    mend: (world) => Promise.all(relays(world).map((relay) => relay.mend())),
+  },
+  {
+    name: 'connections reset',
+    strike: async (world) => relays(world).map((relay) => relay.reset()),
+  },
+  {
+    name: 'one instance cut off',
+    strike: async ({ a }) => a.toRedis?.cut(),
+    mend: async ({ a }) => a.toRedis?.mend(),
+  },
+  {
+    name: 'answers that are late',
+    strike: async (world) => relays(world).map((relay) => relay.delay(400)),
+    mend: async (world) => relays(world).map((relay) => relay.delay(0)),
+  },
+]
+
+endure(
+  t,
+  [
+    ...faults,
+    replying('LOADING', replyLoading),
+    replying('READONLY', replyReadOnly),
+    replying('OOM', replyOutOfMemory),
+    replying('MISCONF', replyMisconfigured),
+    replying('NOAUTH', replyNoAuth),
+  ],
+  {
+    backWithinMs: backAfterRedisMs,
+    relayed: ['redis'],
+    redis: { args: ['--save', '3600 1 300 100 60 10000'] },
+  },
+)
+
+/** How many entries it holds. */
+const countEntries = async (server: Server, pattern: string) =>
+  ((await tell(server, 'KEYS', pattern)) as string[]).length
+
+t.test(
+  'Sentinels promote a replica that was cut off, and one instance goes on with the old master',
+  async (t) => {
+    const sentinel = await startSentinel()
+    t.teardown(sentinel.stop)
+    const { master, replica } = sentinel
+    endure(
+      t,
+      [
+        {
+          name: 'the link is cut, and then the replica is promoted',
+          async strike(world) {
+            await sentinel.cutReplication()
+            const tokens = (await world.logIn(4)).map(({ token }) => token)
+            t.strictSame(await world.takeBack(tokens), [204, 204, 204, 204])
+            await sentinel.promoteReplica()
+            await world.restart(world.b)
+            const [kept, left] = await Promise.all(
+              [master, replica].map((server) => countEntries(server, 'rv:*')),
+            )
+            t.ok(Number(left) < Number(kept), 'the new master has never heard of some')
+            t.match(await tell(master, 'CLIENT', 'LIST'), /name=latchkey/, 'the old one is still asked')
+            t.match(await tell(replica, 'CLIENT', 'LIST'), /name=latchkey/, 'as the new one is')
+          },
+          mend: sentinel.heal,
+        },
+      ],
+      { backWithinMs: backAfterRedisMs, redisUrl: sentinel.url },
+    )
+  },
+)
+
+t.test('in a Cluster of three, a stale replica takes over, and no connection tells of it', async (t) => {
+  const cluster = await startCluster()
+  t.teardown(cluster.stop)
+  endure(
+    t,
+    [
+      {
+        name: 'the link is cut, and then the replica takes over',
+        async strike(world) {
+          await cluster.cutReplication()
+          const tokens = (await world.logIn(4)).map(({ token }) => token)
+          t.strictSame(await world.takeBack(tokens), [204, 204, 204, 204])
+          const kept = await countEntries(cluster.owner, '{rv}:*')
+          await cluster.takeOver()
+          const left = await countEntries(cluster.replica, '{rv}:*')
+          t.ok(left < kept, 'it has never heard of some')
+        },
+      },
+    ],
+    { backWithinMs: backAfterRedisMs, redisUrl: cluster.url },
+  )
+})
