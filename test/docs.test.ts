@@ -21,15 +21,16 @@ const policy = [
 const start = async (t: Test): Promise<Instance> =>
   await startInstance(t, { stores: await postgresAndRedis(t), env: { ISSUER: 'https://auth.test' } })
 
+const browser = await chromium.launch({
+  executablePath: process.env.TEST_CHROMIUM || (findChromium() as string),
+  // Root has no sandbox; and no name leads anywhere, as on a machine that is offline.
+  args: ['--no-sandbox', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'],
+})
+t.teardown(() => browser.close())
+
 for (const path of ['/docs', '/docs/']) {
   t.test(`at ${path} a reader can try the whole life of a token`, async (t) => {
     const { url } = await start(t)
-    const browser = await chromium.launch({
-      executablePath: process.env.TEST_CHROMIUM || (findChromium() as string),
-      // Root has no sandbox; and no name leads anywhere, as on a machine that is offline.
-      args: ['--no-sandbox', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'],
-    })
-    t.teardown(() => browser.close())
     const page = await browser.newPage()
 
     // What breaks the policy is an error on the console.

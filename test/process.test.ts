@@ -26,6 +26,19 @@ import { type Ending, launchServer, runCli, type ServerProcess, startServer } fr
 // Each is its own world, and mostly one process starting after another.
 t.jobs = 2
 
+t.test('a start waits for a migration, however long that takes', async (t) => {
+  const { env } = await postgresAndRedis(t)
+  await runCli(t, ['migrate'], { env })
+  await withClient(env.DATABASE_URL as string, async (client) => {
+    await client.query('begin; lock drizzle.__drizzle_migrations')
+    const server = launchServer(t, { env })
+    const ended = await Promise.race([server.end, delay(12_000)]) // Fastify gives a plugin 10 s
+    t.equal(ended, undefined, 'it waits')
+    await client.query('commit')
+    t.type(await Promise.race([server.listening, server.end]), 'string', 'and then it listens')
+  })
+})
+
 t.test('what an embedded service was told survives kill -9, a clean restart and a move', async (t) => {
   const cwd = temporaryFolder(t)
   const folder = join(cwd, 'data')
@@ -177,19 +190,6 @@ t.test('eight instances that start at once on an empty database all come up', as
   await t.test('and they end when they are told to', async (t) => {
     for (const other of others) other.signal('SIGTERM')
     for (const other of others) t.equal((await other.endsWithin(5_000)).code, 0)
-  })
-})
-
-t.test('a start waits for a migration, however long that takes', async (t) => {
-  const { env } = await postgresAndRedis(t)
-  await runCli(t, ['migrate'], { env })
-  await withClient(env.DATABASE_URL as string, async (client) => {
-    await client.query('begin; lock drizzle.__drizzle_migrations')
-    const server = launchServer(t, { env })
-    const ended = await Promise.race([server.end, delay(12_000)]) // Fastify gives a plugin 10 s
-    t.equal(ended, undefined, 'it waits')
-    await client.query('commit')
-    t.type(await Promise.race([server.listening, server.end]), 'string', 'and then it listens')
   })
 })
 

@@ -53,7 +53,7 @@ t.test(
     const first = await serve(t, start.replace('npm ci && ', ''), { cwd })
     t.equal((await fetch(`${first.url}/docs`)).status, 200)
     await first.stop()
-    const { url, stop } = await serve(t, startWithAdmin, { cwd })
+    const { url, stop } = await serve(t, startWithAdmin, { cwd, isBuilt: true })
 
     const script = commandsOf('Use it').join('\necho\n').replaceAll('http://127.0.0.1:3000', url)
     const { stdout } = await run('bash', ['-euo', 'pipefail', '-c', script])
@@ -94,7 +94,8 @@ t.test('it runs for real as it says, and a restored backup is made safe as it sa
   await first.stop()
   const [safe] = blocks.filter(({ language }) => language === 'sql')
   await withClient(env.DATABASE_URL as string, (client) => client.query(safe?.text as string))
-  const second = await serve(t, script, { cwd })
+  // It is built by now.
+  const second = await serve(t, script.replace('npm run build\n', ''), { cwd })
   t.equal((await getProtected(second.url, token)).body.code, 'token_invalid')
   t.equal(
     (await post(second.url, '/refresh', { refresh_token: refreshToken })).body.code,
@@ -146,10 +147,12 @@ function checkOut(t: Test): string {
 }
 
 /** Runs commands of which the last one serves, until it listens; on a free port, and for the length of the test at most. */
-async function serve(t: Test, commands: string, { cwd }: { cwd: string }) {
+async function serve(t: Test, commands: string, { cwd, isBuilt }: { cwd: string; isBuilt?: boolean }) {
+  // Without scripts, `npm start` starts and does not build before it.
+  const scripts = { npm_config_ignore_scripts: String(isBuilt ?? false) }
   const shell = spawn('bash', ['-euo', 'pipefail', '-c', commands], {
     cwd,
-    env: { PATH: process.env.PATH, HOME: process.env.HOME, PORT: '0' },
+    env: { PATH: process.env.PATH, HOME: process.env.HOME, PORT: '0', ...scripts },
     // A group of its own: npm and bash do not pass signals on.
     detached: true,
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -82,11 +82,15 @@ async function assertGoesOn(t: Test, { a, b }: World, session: Session, name: st
   t.equal((await refresh(b.url, session.refreshToken)).status, 200, `${name}: its refresh token`)
 }
 
-async function assertOver(t: Test, { a, b }: World, session: Session, name: string): Promise<void> {
-  for (const { url } of [a, b]) {
-    assertRefused(t, await getProtected(url, session.token), refusal('token_revoked'), name)
-    assertRefused(t, await refresh(url, session.refreshToken), refusal('refresh_token_invalid'), name)
-  }
+/** Of all of them at once, and everywhere: whoever refreshes a dead session waits for the hold. */
+async function assertOver(t: Test, { a, b }: World, sessions: Session[], name: string): Promise<void> {
+  const asked = sessions.flatMap((session) => [a, b].map(({ url }) => ({ url, ...session })))
+  await Promise.all(
+    asked.map(async ({ url, token, refreshToken }) => {
+      assertRefused(t, await getProtected(url, token), refusal('token_revoked'), name)
+      assertRefused(t, await refresh(url, refreshToken), refusal('refresh_token_invalid'), name)
+    }),
+  )
 }
 
 const list = (url: string, token: string) => call(url, '/sessions', { headers: bearer(token) })
@@ -167,7 +171,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       assertRefused(t, await endOne(a.url, user.token, randomUUID()), refusal('not_found'), 'of nobody')
 
       assertEnded(t, await endOne(a.url, user.token, other.sid), 'mine')
-      await assertOver(t, w, other, 'ended')
+      await assertOver(t, w, [other], 'ended')
       assertRefused(
         t,
         await endOne(b.url, other.token, user.sid),
@@ -179,7 +183,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       await assertGoesOn(t, w, third, 'the third')
 
       assertEnded(t, await endOne(b.url, user.token, user.sid), 'the one that asks')
-      await assertOver(t, w, user, 'the one that asked')
+      await assertOver(t, w, [user], 'the one that asked')
       assertRefused(
         t,
         await call(a.url, `/sessions/${third.sid}`, { method: 'DELETE' }),
@@ -221,7 +225,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       }
       await assertGoesOn(t, w, other, 'after all that')
       assertEnded(t, await endOne(a.url, user.token, other.sid.toUpperCase()), 'in capitals')
-      await assertOver(t, w, other, 'in capitals')
+      await assertOver(t, w, [other], 'in capitals')
       t.match(
         await query(`select count(*) from revocations where subject = '${other.sid}'`),
         [{ count: /^1$/ }],
@@ -246,7 +250,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
           const { body } = await refresh(b.url, first.refreshToken)
           const session = { ...first, token: body.access_token, refreshToken: body.refresh_token }
           assertEnded(t, await end(session, first.refreshToken), name)
-          await assertOver(t, w, session, name)
+          await assertOver(t, w, [session], name)
           assertRefused(
             t,
             await getProtected(b.url, first.token),
@@ -330,14 +334,14 @@ for (const storesOf of [postgresAndRedis, embedded]) {
           ? leave(a.url, 'others', mine.token)
           : leaveBy(a.url, 'others', mine.refreshToken))
         assertEnded(t, reply, by)
-        for (const other of [user, ...others]) await assertOver(t, w, other, `${by}: the others`)
+        await assertOver(t, w, [user, ...others], `${by}: the others`)
         await assertGoesOn(t, w, mine, `${by}: mine`)
         await assertGoesOn(t, w, stranger, `${by}: a stranger`)
         const newer = await logIn(a.url, user)
         await assertGoesOn(t, w, newer, `${by}: a new one`)
         t.equal(decodeJwt(newer.token).ver, 1)
         assertEnded(t, await leave(b.url, 'others', newer.token), 'again')
-        await assertOver(t, w, mine, `${by}: again`)
+        await assertOver(t, w, [mine], `${by}: again`)
         assertEnded(t, await leave(b.url, 'others', newer.token), 'when there are none')
       }
     })
@@ -353,9 +357,9 @@ for (const storesOf of [postgresAndRedis, embedded]) {
           ? leave(a.url, 'all', mine.token)
           : leaveBy(a.url, 'all', mine.refreshToken))
         assertEnded(t, reply, by)
-        for (const session of [user, mine, other]) await assertOver(t, w, session, by)
+        await assertOver(t, w, [user, mine, other], by)
         const second = { ...other, token: refreshed.access_token, refreshToken: refreshed.refresh_token }
-        await assertOver(t, w, second, `${by}: what was refreshed`)
+        await assertOver(t, w, [second], `${by}: what was refreshed`)
         const newer = await logIn(b.url, user)
         t.strictSame(
           [decodeJwt(newer.token).iat, decodeJwt(newer.token).ver],
@@ -433,7 +437,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
           held.push(await logIn(i % 2 ? a.url : b.url, user))
           if (held.length > 3) {
             const ended = held.shift() as Session
-            await assertOver(t, w, ended, `${i}: the oldest`)
+            await assertOver(t, w, [ended], `${i}: the oldest`)
             assertRefused(
               t,
               await getProtected(a.url, oldest.token),
@@ -551,7 +555,7 @@ t.test('a login that ends the surplus and a logout of the others do not wait for
     return [await loggingIn, await leaving]
   })
   t.strictSame([login.status, left.status], [200, 204])
-  for (const other of others) await assertOver(t, w, other, 'the others')
+  await assertOver(t, w, others, 'the others')
 })
 
 t.test('what happens meanwhile', async (t) => {
@@ -594,7 +598,7 @@ t.test('what happens meanwhile', async (t) => {
         else assertRefused(t, reply, refusal('token_revoked'), 'somebody else has')
       }
       t.ok(replies.some(({ status }) => status === 204))
-      for (const session of [user, ...others]) await assertOver(t, w, session, 'all')
+      await assertOver(t, w, [user, ...others], 'all')
       t.match(
         await query(`select generation from users where id = '${user.id}'`),
         [{ generation: 2 }],
@@ -627,23 +631,25 @@ t.test('what happens meanwhile', async (t) => {
       ),
     ])
     t.equal(left.status, 204)
-    for (const session of [user, ...sessions]) await assertOver(t, w, session, 'of before')
-    for (const [i, reply] of replies.entries()) {
-      if (reply.status === 200) {
-        const { ver } = decodeJwt(reply.body.access_token)
-        for (const { url } of [a, b]) {
-          const held = await getProtected(url, reply.body.access_token)
-          if (ver === 1) assertRefused(t, held, refusal('token_revoked'), 'of the old generation')
-          else t.equal(held.status, 200, 'of the new one')
+    await assertOver(t, w, [user, ...sessions], 'of before')
+    await Promise.all(
+      replies.map(async (reply, i) => {
+        if (reply.status === 200) {
+          const { ver } = decodeJwt(reply.body.access_token)
+          for (const { url } of [a, b]) {
+            const held = await getProtected(url, reply.body.access_token)
+            if (ver === 1) assertRefused(t, held, refusal('token_revoked'), 'of the old generation')
+            else t.equal(held.status, 200, 'of the new one')
+          }
+          const after = await refresh(b.url, reply.body.refresh_token)
+          if (ver === 1) assertRefused(t, after, refusal('refresh_token_invalid'), 'of the old generation')
+          else t.equal(after.status, 200, 'of the new one')
+        } else {
+          t.ok(i < sessions.length, 'every login works')
+          assertRefused(t, reply, refusal('refresh_token_invalid'), 'a refresh')
         }
-        const after = await refresh(b.url, reply.body.refresh_token)
-        if (ver === 1) assertRefused(t, after, refusal('refresh_token_invalid'), 'of the old generation')
-        else t.equal(after.status, 200, 'of the new one')
-      } else {
-        t.ok(i < sessions.length, 'every login works')
-        assertRefused(t, reply, refusal('refresh_token_invalid'), 'a refresh')
-      }
-    }
+      }),
+    )
   })
 })
 
