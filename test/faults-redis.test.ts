@@ -148,7 +148,7 @@ t.test(
       [
         {
           name: 'the link is cut, and then the replica is promoted',
-          async strike(world) {
+          async strike(world, t) {
             await sentinel.cutReplication()
             const tokens = (await world.logIn(4)).map(({ token }) => token)
             t.strictSame(await world.takeBack(tokens), [204, 204, 204, 204])
@@ -177,7 +177,7 @@ t.test('in a Cluster of three, a stale replica takes over, and no connection tel
     [
       {
         name: 'the link is cut, and then the replica takes over',
-        async strike(world) {
+        async strike(world, t) {
           await cluster.cutReplication()
           const tokens = (await world.logIn(4)).map(({ token }) => token)
           t.strictSame(await world.takeBack(tokens), [204, 204, 204, 204])
