@@ -56,8 +56,7 @@ const faults: Fault[] = [
     name: 'flushed again and again',
     strike: (world) => direct(world, (client) => client.flushall()),
     async meanwhile(world) {
-      const tokens = (await world.logIn(6)).map(({ token }) => token)
-      const taking = world.takeBack(tokens)
+      const taking = world.takeBack(await world.logIn(6))
       let done = false
       const flushing = direct(world, async (client) => {
         while (!done) await client.flushall()
@@ -150,7 +149,7 @@ t.test(
           name: 'the link is cut, and then the replica is promoted',
           async strike(world, t) {
             await sentinel.cutReplication()
-            const tokens = (await world.logIn(4)).map(({ token }) => token)
+            const tokens = await world.logIn(4)
             t.strictSame(await world.takeBack(tokens), [204, 204, 204, 204])
             await sentinel.promoteReplica()
             await world.restart(world.b)
@@ -179,8 +178,7 @@ t.test('in a Cluster of three, a stale replica takes over, and no connection tel
         name: 'the link is cut, and then the replica takes over',
         async strike(world, t) {
           await cluster.cutReplication()
-          const tokens = (await world.logIn(4)).map(({ token }) => token)
-          t.strictSame(await world.takeBack(tokens), [204, 204, 204, 204])
+          t.strictSame(await world.takeBack(await world.logIn(4)), [204, 204, 204, 204])
           const kept = await countEntries(cluster.owner, '{rv}:*')
           await cluster.takeOver()
           const left = await countEntries(cluster.replica, '{rv}:*')

@@ -4,6 +4,8 @@ import type { Database } from '../db/connect.ts'
 import { durably } from '../db/durably.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
+import { generationSubject } from '../revocation/entries.ts'
+import type { Tail } from '../revocation/tail.ts'
 import type { Endings } from '../sessions/endings.ts'
 import type { SessionTokens } from '../sessions/session-tokens.ts'
 import type { Sessions } from '../sessions/sessions.ts'
@@ -22,11 +24,13 @@ export type LogIn = (request: LoginRequest, origin: Origin) => Promise<SessionTo
 export interface LoginOptions {
   db: Database
   passwords: Passwords
-  sessions: Pick<Sessions & Endings, 'start' | 'findSurplus' | 'endSurplus'>
+  sessions: Pick<Sessions & Endings, 'start' | 'findSurplus' | 'endSurplus' | 'endForgottenGeneration'>
+  /** Whether the tail refuses something. */
+  refuses: Tail['refuses']
   audit: Audit
 }
 
-export function createLogin({ db, passwords, sessions, audit }: LoginOptions): LogIn {
+export function createLogin({ db, passwords, sessions, refuses, audit }: LoginOptions): LogIn {
   return async function logIn(request, origin) {
     const tokens = (await attempt(request, origin)) ?? (await attempt(request, origin))
     if (!tokens) throw refused('changed', origin)
@@ -43,6 +47,9 @@ export function createLogin({ db, passwords, sessions, audit }: LoginOptions): L
     if (!user) throw refused('unknown', origin)
     if (!matches) throw refused('wrong_password', origin, user)
     if (user.status !== 'active') throw refused('disabled', origin, user)
+    // A database that was set back to a backup, or that a logout never reached, would start a session that is dead already.
+    if (refuses({ scope: 'generation', subject: generationSubject(user.id, user.generation) }))
+      await sessions.endForgottenGeneration(user.id, user.generation, origin)
     const newHash = passwords.needsRehash(user.passwordHash) ? await passwords.hash(password) : undefined
 
     const started = await durably(db, async (tx) => {

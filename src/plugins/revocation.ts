@@ -8,7 +8,7 @@ import { createMode, type RevocationMode } from '../revocation/mode.ts'
 import { announceFreshness } from '../revocation/record.ts'
 import { createRedisIndex } from '../revocation/redis-index.ts'
 import { createRevoker, type Revoke } from '../revocation/revoke.ts'
-import { createTail } from '../revocation/tail.ts'
+import { createTail, type Tail } from '../revocation/tail.ts'
 import { createRevocationMetrics } from './revocation-metrics.ts'
 
 declare module 'fastify' {
@@ -16,6 +16,8 @@ declare module 'fastify' {
     revocation: {
       check: RevocationCheck
       revoke: Revoke
+      /** Whether this instance refuses something already, recorded or not. */
+      refuses: Tail['refuses']
       mode(): Promise<RevocationMode>
     }
   }
@@ -72,7 +74,7 @@ export default fp(
     app.addHook('onClose', async () => {
       tail.stop()
       index?.stop()
-      revoker.stop()
+      await revoker.stop()
     })
 
     if (shared) await announceFreshness(db, freshMs)
@@ -83,6 +85,7 @@ export default fp(
     app.decorate('revocation', {
       check: createCheck({ tail, index, mirror, onVerdict: metrics.countCheck }),
       revoke: revoker.revoke,
+      refuses: tail.refuses,
       mode,
     })
   },

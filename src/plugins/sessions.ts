@@ -26,7 +26,7 @@ export default fp(
   async function sessions(app: FastifyInstance, { config }: SessionsOptions) {
     const { clock, audit, accessTokens } = app
     const { db } = app.database
-    const { revoke } = app.revocation
+    const { revoke, refuses } = app.revocation
     const idleSeconds = config.refreshTokenTtlSeconds
     const absoluteSeconds = config.sessionTtlSeconds
     const rememberSeconds = config.rememberTtlSeconds
@@ -47,6 +47,7 @@ export default fp(
         clock,
         accessTokens,
         endings,
+        refuses,
         idleSeconds,
         rememberSeconds,
         graceSeconds: config.refreshGraceSeconds,

@@ -39,7 +39,7 @@ export const generationEntry = (sub: string, ver: number, lastExp: number): Revo
   expiresAt: lastExp + marginSeconds,
 })
 
-const generationSubject = (sub: string, ver: number): string => `${sub}:${ver}`
+export const generationSubject = (sub: string, ver: number): string => `${sub}:${ver}`
 
 export function parseGenerationSubject(subject: string): { sub: string; ver: number } {
   const [sub = '', ver] = subject.split(':')

@@ -37,7 +37,8 @@ export type Revoke = (revocation: Revocation) => Promise<void>
 
 export interface Revoker {
   revoke: Revoke
-  stop(): void
+  /** Tries once more to record what could not be recorded. */
+  stop(): Promise<void>
 }
 
 export interface RevokerOptions {
@@ -64,6 +65,7 @@ const namesOf = (entries: readonly RevocationEntry[]): string[] =>
 export function createRevoker({ db, tail, index, audit, holds, onHeld }: RevokerOptions): Revoker {
   const unrecorded: Revocation[] = []
   let retry: NodeJS.Timeout | undefined
+  let recording: Promise<void> | undefined
   let stopped = false
 
   /** @returns the entries as recorded, and for how long the acknowledgement must be held from now */
@@ -119,11 +121,18 @@ export function createRevoker({ db, tail, index, audit, holds, onHeld }: Revoker
   function remember(revocation: Revocation): void {
     if (unrecorded.length >= maxUnrecorded) unrecorded.shift()
     unrecorded.push(revocation)
-    retry ??= setTimeout(recordLate, retryMs)
+    schedule()
+  }
+
+  function schedule(): void {
+    if (stopped || unrecorded.length === 0) return
+    retry ??= setTimeout(() => {
+      recording = recordLate()
+    }, retryMs)
   }
 
   async function recordLate(): Promise<void> {
-    for (let next = unrecorded.shift(); next && !stopped; next = unrecorded.shift()) {
+    for (let next = unrecorded.shift(); next; next = unrecorded.shift()) {
       try {
         const { recorded } = await commit(next)
         tail.add(recorded)
@@ -138,14 +147,17 @@ export function createRevoker({ db, tail, index, audit, holds, onHeld }: Revoker
       }
       audit.record({ event: 'revocation.recorded_late', reason: next.reason }, next.origin)
     }
-    retry = unrecorded.length > 0 && !stopped ? setTimeout(recordLate, retryMs) : undefined
+    retry = undefined
+    schedule()
   }
 
   return {
     revoke,
-    stop() {
+    async stop() {
       stopped = true
       clearTimeout(retry)
+      await recording
+      await recordLate()
     },
   }
 }

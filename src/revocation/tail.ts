@@ -19,6 +19,8 @@ export interface Tail {
   /** Refuses these from now on, recorded or not. */
   add(entries: readonly RevocationEntry[]): void
   has(token: TokenIdentity): boolean
+  /** Whether this is among what it refuses. */
+  refuses(entry: Pick<RevocationEntry, 'scope' | 'subject'>): boolean
   /** Whether all that was committed more than `freshMs` ago is here. */
   isFresh(): boolean
   /** Tells, after at most `patienceMs`, whether the tail is fresh: by the look under way, or by a new one. */
@@ -79,6 +81,13 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
         ids.add(sub, ver, expiresAt)
       } else ids.add(subject, 0, expiresAt)
     }
+  }
+
+  function refuses({ scope, subject }: Pick<RevocationEntry, 'scope' | 'subject'>): boolean {
+    if (scope === 'key') return kids.has(subject)
+    if (scope !== 'generation') return ids.has(subject, 0)
+    const { sub, ver } = parseGenerationSubject(subject)
+    return ids.has(sub, ver)
   }
 
   async function load(): Promise<void> {
@@ -150,6 +159,7 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
   return {
     load,
     add,
+    refuses,
     ageMs,
     isFresh,
     async follow() {

@@ -33,6 +33,10 @@ export interface Endings {
   endAll(holder: SessionHolder, origin: Origin): Promise<void>
   /** Ends a session of which an old refresh token was presented. */
   endStolen(session: { id: string; userId: string }, origin: Origin): Promise<void>
+  /** Ends a session once more, whose end the database does not know (any more). */
+  endForgotten(sid: string, origin: Origin): Promise<void>
+  /** The same for all sessions of a generation. Does nothing if the account has moved on. */
+  endForgottenGeneration(sub: string, ver: number, origin: Origin): Promise<void>
   /** Resolves when every end that is recorded by now is known everywhere, or when that cannot be told. */
   awaitEnds(origin: Origin): Promise<void>
   /**
@@ -94,6 +98,20 @@ export function createEndings(options: EndingsOptions): Endings {
     })
   }
 
+  async function endGeneration(sub: string, ver: number, reason: string, origin: Origin): Promise<void> {
+    await revoke({
+      entries: [generationEntry(sub, ver, latestExpiry())],
+      reason,
+      origin,
+      async within(tx) {
+        const [user] = await tx.select().from(users).where(eq(users.id, sub)).for('update')
+        if (user?.generation !== ver) throw new Outcome('token_revoked')
+        const now = new Date(clock.now())
+        return [await stepGeneration(tx, { user, sessions: 'end', latestExpiry: latestExpiry(), now })]
+      },
+    })
+  }
+
   return {
     end: ({ sid, exp }, origin) => endSession(sid, 'logout', origin, exp),
 
@@ -120,23 +138,21 @@ export function createEndings(options: EndingsOptions): Endings {
       })
     },
 
-    async endAll({ sub, ver }, origin) {
-      await revoke({
-        entries: [generationEntry(sub, ver, latestExpiry())],
-        reason: 'logout_all',
-        origin,
-        async within(tx) {
-          const [user] = await tx.select().from(users).where(eq(users.id, sub)).for('update')
-          if (user?.generation !== ver) throw new Outcome('token_revoked')
-          const now = new Date(clock.now())
-          return [await stepGeneration(tx, { user, sessions: 'end', latestExpiry: latestExpiry(), now })]
-        },
-      })
-    },
+    endAll: ({ sub, ver }, origin) => endGeneration(sub, ver, 'logout_all', origin),
 
     async endStolen({ id, userId }, origin) {
       audit.record({ event: 'refresh_token.reused', sub: userId, sid: id }, origin)
       await endSession(id, 'refresh_token_reused', origin)
+    },
+
+    endForgotten: (sid, origin) => endSession(sid, 'forgotten', origin),
+
+    async endForgottenGeneration(sub, ver, origin) {
+      try {
+        await endGeneration(sub, ver, 'forgotten', origin)
+      } catch (error) {
+        if (!(error instanceof Outcome && error.code === 'token_revoked')) throw error
+      }
     },
 
     async awaitEnds(origin) {

@@ -9,6 +9,7 @@ import { durably } from '../db/durably.ts'
 import { isSerializationFailure } from '../db/errors.ts'
 import { createSealer } from '../db/sealing.ts'
 import { Outcome } from '../outcomes.ts'
+import type { Tail } from '../revocation/tail.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { Endings } from './endings.ts'
@@ -33,7 +34,9 @@ export interface RefreshOptions {
   db: Database
   clock: Clock
   accessTokens: AccessTokens
-  endings: Pick<Endings, 'awaitEnds' | 'endStolen'>
+  endings: Pick<Endings, 'awaitEnds' | 'endForgotten' | 'endStolen'>
+  /** Whether the tail refuses something. */
+  refuses: Tail['refuses']
   /** How long a refresh token waits to be used, without and with `remember`. */
   idleSeconds: number
   rememberSeconds: number
@@ -44,7 +47,7 @@ export interface RefreshOptions {
 const sealingPurpose = 'refresh token successor'
 
 export function createRefresh(options: RefreshOptions): Refresh {
-  const { db, clock, accessTokens, endings, idleSeconds, rememberSeconds, graceSeconds } = options
+  const { db, clock, accessTokens, endings, refuses, idleSeconds, rememberSeconds, graceSeconds } = options
 
   return async function refresh(refreshToken, origin) {
     const hash = hashOpaqueToken(refreshToken)
@@ -66,7 +69,7 @@ export function createRefresh(options: RefreshOptions): Refresh {
       // Whoever set the database to another isolation than read committed: there, one statement cannot wait for others.
       return durably(db, (tx) => rotate(tx, rotation))
     })
-    if (rotated) return issueSessionTokens(accessTokens, rotated, successor, iat)
+    if (rotated) return await remembered(issueSessionTokens(accessTokens, rotated, successor, iat), origin)
 
     const repeated = await repeat(refreshToken, hash, now)
     if (!repeated) {
@@ -78,7 +81,18 @@ export function createRefresh(options: RefreshOptions): Refresh {
       await endings.endStolen(repeated.stolen, origin)
       throw new Outcome('refresh_token_reused')
     }
-    return repeated
+    return await remembered(repeated, origin)
+  }
+
+  /**
+   * A database that was set back to a backup, or that a logout never reached, takes a session for live whose end this
+   * instance knows: it stays ended.
+   */
+  async function remembered(tokens: SessionTokens, origin: Origin): Promise<SessionTokens> {
+    const sid = tokens.session_id
+    if (!refuses({ scope: 'session', subject: sid })) return tokens
+    await endings.endForgotten(sid, origin)
+    throw new Outcome('refresh_token_invalid')
   }
 
   /**

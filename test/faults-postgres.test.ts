@@ -1,0 +1,157 @@
+/** Whatever happens to Postgres, or to both stores: a revocation that was acknowledged holds, and none is lost. */
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { bearer, getProtected, logIn, post, refresh } from './fixtures/client.ts'
+import { backAfterPostgresMs, backAfterRedisMs, endure, type Fault } from './fixtures/endure.ts'
+import { eventually } from './fixtures/eventually.ts'
+import { tell } from './fixtures/redis-topologies.ts'
+import type { World } from './fixtures/world.ts'
+
+const relays = ({ a, b }: World) => [a, b].flatMap(({ toPostgres }) => toPostgres ?? [])
+
+const nobodyCanRecord = [503, 503] as const
+
+const faults: Fault[] = [
+  {
+    name: 'killed while its default is not to wait for the disk, and Redis forgets',
+    async strike(world, t) {
+      t.strictSame(await world.takeBack(await world.logIn(4)), [204, 204, 204, 204])
+      await world.postgres.kill('SIGKILL')
+      await tell(world.redis, 'FLUSHALL')
+    },
+    logouts: nobodyCanRecord,
+    async mend(world) {
+      await world.postgres.start()
+      // They know only what the record knows.
+      await Promise.all([world.restart(world.a), world.restart(world.b)])
+    },
+  },
+  {
+    name: 'frozen',
+    strike: ({ postgres }) => postgres.kill('SIGSTOP'),
+    logouts: nobodyCanRecord,
+    mend: ({ postgres }) => postgres.kill('SIGCONT'),
+  },
+  {
+    name: 'half-open connections',
+    strike: async (world) => relays(world).map((relay) => relay.stall()),
+    logouts: nobodyCanRecord,
+    mend: (world) => Promise.all(relays(world).map((relay) => relay.mend())),
+  },
+  {
+    name: 'connections reset',
+    strike: async (world) => relays(world).map((relay) => relay.reset()),
+  },
+  {
+    name: 'answers that are late',
+    strike: async (world) => relays(world).map((relay) => relay.delay(20)),
+    mend: async (world) => relays(world).map((relay) => relay.delay(0)),
+  },
+  {
+    name: 'one instance cut off',
+    strike: async ({ a }) => a.toPostgres?.cut(),
+    logouts: [503, 204],
+    mend: async ({ a }) => a.toPostgres?.mend(),
+  },
+  {
+    name: 'frozen with Redis, which goes on first',
+    strike: ({ postgres, redis }) => Promise.all([postgres, redis].map((server) => server.kill('SIGSTOP'))),
+    dark: true,
+    logouts: nobodyCanRecord,
+    async mend(world) {
+      await world.redis.kill('SIGCONT')
+      await letsLivingInAgain(world, backAfterRedisMs)
+      await world.postgres.kill('SIGCONT')
+    },
+  },
+  {
+    name: 'killed with Redis, which comes back empty first',
+    strike: ({ postgres, redis }) => Promise.all([postgres, redis].map((server) => server.kill('SIGKILL'))),
+    dark: true,
+    logouts: nobodyCanRecord,
+    async mend(world) {
+      await world.redis.start()
+      await letsLivingInAgain(world, backAfterRedisMs)
+      await world.postgres.start()
+    },
+  },
+  {
+    name: 'killed with Redis, and comes back first',
+    strike: ({ postgres, redis }) => Promise.all([postgres, redis].map((server) => server.kill('SIGKILL'))),
+    dark: true,
+    logouts: nobodyCanRecord,
+    async mend(world) {
+      await world.postgres.start()
+      await letsLivingInAgain(world, backAfterPostgresMs)
+      await world.redis.start()
+    },
+  },
+  {
+    name: 'a backup restored under the running service',
+    async strike(world, t) {
+      const [atOnce, everywhere] = await world.logIn(2)
+      if (!atOnce || !everywhere) throw new Error('nobody logged in')
+      const restore = await backUp(t, world)
+      t.strictSame(await world.takeBack([atOnce]), [204])
+      t.match(await post(world.a.url, '/logout?scope=all', undefined, bearer(everywhere.token)), {
+        status: 204,
+      })
+      world.dead.push(everywhere.token)
+
+      await restore()
+      await world.isWellWithin(t, backAfterPostgresMs)
+      for (const { url } of [world.a, world.b]) {
+        const refused = { status: 401, body: { code: 'refresh_token_invalid' } }
+        t.match(await refresh(url, atOnce.refreshToken), refused, 'a session that has ended stays so')
+        const { token } = await logIn(url, everywhere)
+        for (const member of [world.a, world.b])
+          t.match(await getProtected(member.url, token), { status: 200 }, 'and who logs in anew is let in')
+      }
+    },
+  },
+]
+
+endure(t, faults, {
+  backWithinMs: backAfterPostgresMs,
+  relayed: ['postgres'],
+  postgres: { settings: { synchronous_commit: 'off', wal_writer_delay: '10s' } },
+})
+
+/** And from then on, no answer may be that nobody can tell. */
+async function letsLivingInAgain(world: World, withinMs: number): Promise<void> {
+  await eventually(
+    t,
+    async () => {
+      const replies = await Promise.all(
+        [world.a, world.b].map(({ url }) => getProtected(url, world.live[0] as string)),
+      )
+      return replies.every(({ status }) => status === 200)
+    },
+    withinMs,
+  )
+  world.dark = false
+  await world.askEverything()
+}
+
+/** @returns what kills Postgres, puts its folder back to what it is now, and starts it again */
+async function backUp(t: Test, { postgres }: World): Promise<() => Promise<void>> {
+  const folder = mkdtempSync(join(tmpdir(), 'latchkey-backup-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  await postgres.kill('SIGSTOP')
+  execFileSync('cp', ['-a', `${postgres.dir}/.`, folder])
+  await postgres.kill('SIGCONT')
+  return async () => {
+    await postgres.kill('SIGKILL')
+    execFileSync('sh', [
+      '-c',
+      'rm -rf "$1"/* && cp -a "$2"/. "$1" && rm "$1"/postmaster.pid',
+      'sh',
+      postgres.dir,
+      folder,
+    ])
+    await postgres.start()
+  }
+}
