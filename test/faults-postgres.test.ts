@@ -17,6 +17,7 @@ const nobodyCanRecord = [503, 503] as const
 const faults: Fault[] = [
   {
     name: 'killed while its default is not to wait for the disk, and Redis forgets',
+    missing: ['postgres'],
     async strike(world, t) {
       t.strictSame(await world.takeBack(await world.logIn(4)), [204, 204, 204, 204])
       await world.postgres.kill('SIGKILL')
@@ -31,12 +32,14 @@ const faults: Fault[] = [
   },
   {
     name: 'frozen',
+    missing: ['postgres'],
     strike: ({ postgres }) => postgres.kill('SIGSTOP'),
     logouts: nobodyCanRecord,
     mend: ({ postgres }) => postgres.kill('SIGCONT'),
   },
   {
     name: 'half-open connections',
+    missing: ['postgres'],
     strike: async (world) => relays(world).map((relay) => relay.stall()),
     logouts: nobodyCanRecord,
     mend: (world) => Promise.all(relays(world).map((relay) => relay.mend())),
@@ -60,6 +63,7 @@ const faults: Fault[] = [
     name: 'frozen with Redis, which goes on first',
     strike: ({ postgres, redis }) => Promise.all([postgres, redis].map((server) => server.kill('SIGSTOP'))),
     dark: true,
+    missing: ['postgres', 'redis'],
     logouts: nobodyCanRecord,
     async mend(world) {
       await world.redis.kill('SIGCONT')
@@ -71,6 +75,7 @@ const faults: Fault[] = [
     name: 'killed with Redis, which comes back empty first',
     strike: ({ postgres, redis }) => Promise.all([postgres, redis].map((server) => server.kill('SIGKILL'))),
     dark: true,
+    missing: ['postgres', 'redis'],
     logouts: nobodyCanRecord,
     async mend(world) {
       await world.redis.start()
@@ -82,6 +87,7 @@ const faults: Fault[] = [
     name: 'killed with Redis, and comes back first',
     strike: ({ postgres, redis }) => Promise.all([postgres, redis].map((server) => server.kill('SIGKILL'))),
     dark: true,
+    missing: ['postgres', 'redis'],
     logouts: nobodyCanRecord,
     async mend(world) {
       await world.postgres.start()

@@ -40,6 +40,7 @@ function replying(code: string, provoke: (server: Server) => Promise<() => Promi
 const faults: Fault[] = [
   {
     name: 'killed and started again, with what Debian configures',
+    missing: ['redis'],
     strike: ({ redis }) => redis.kill('SIGKILL'),
     mend: ({ redis }) => redis.start(),
   },
@@ -82,6 +83,7 @@ const faults: Fault[] = [
   },
   {
     name: 'its folder deleted and a fresh one on the same port',
+    missing: ['redis'],
     async strike({ redis }) {
       await redis.kill('SIGKILL')
       rmSync(redis.dir, { recursive: true })
@@ -91,11 +93,13 @@ const faults: Fault[] = [
   },
   {
     name: 'frozen',
+    missing: ['redis'],
     strike: ({ redis }) => redis.kill('SIGSTOP'),
     mend: ({ redis }) => redis.kill('SIGCONT'),
   },
   {
     name: 'half-open connections',
+    missing: ['redis'],
     strike: async (world) => relays(world).map((relay) => relay.stall()),
     mend: (world) => Promise.all(relays(world).map((relay) => relay.mend())),
   },
@@ -110,6 +114,7 @@ const faults: Fault[] = [
   },
   {
     name: 'answers that are late',
+    missing: ['redis'],
     strike: async (world) => relays(world).map((relay) => relay.delay(400)),
     mend: async (world) => relays(world).map((relay) => relay.delay(0)),
   },
