@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { bearer, getProtected, logIn, post, refresh } from './fixtures/client.ts'
+import { bearer, getProtected, logIn, logOut, post, refresh } from './fixtures/client.ts'
 import { backAfterPostgresMs, backAfterRedisMs, endure, type Fault } from './fixtures/endure.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { tell } from './fixtures/redis-topologies.ts'
@@ -21,19 +21,20 @@ const faults: Fault[] = [
     async strike(world, t) {
       t.strictSame(await world.takeBack(await world.logIn(4)), [204, 204, 204, 204])
       await world.postgres.kill('SIGKILL')
-      await tell(world.redis, 'FLUSHALL')
     },
     logouts: nobodyCanRecord,
     async mend(world) {
       await world.postgres.start()
+      await tell(world.redis, 'FLUSHALL')
       // They know only what the record knows.
       await Promise.all([world.restart(world.a), world.restart(world.b)])
     },
   },
   {
-    name: 'frozen',
+    name: 'frozen, and then Redis forgets',
     missing: ['postgres'],
     strike: ({ postgres }) => postgres.kill('SIGSTOP'),
+    meanwhile: ({ redis }) => tell(redis, 'FLUSHALL'),
     logouts: nobodyCanRecord,
     mend: ({ postgres }) => postgres.kill('SIGCONT'),
   },
@@ -56,6 +57,26 @@ const faults: Fault[] = [
   {
     name: 'one instance cut off',
     strike: async ({ a }) => a.toPostgres?.cut(),
+    logouts: [503, 204],
+    mend: async ({ a }) => a.toPostgres?.mend(),
+  },
+  {
+    name: 'one instance cut off, and Redis forgets what the other has acknowledged',
+    async strike(world, t) {
+      const { a, b, redis, live } = world
+      const people = await world.logIn(3)
+      a.toPostgres?.cut()
+      await eventually(t, async () => !(await a.isWell()))
+      for (const { token } of people) {
+        t.match(await logOut(b.url, token), { status: 204 })
+        t.match(await getProtected(a.url, token), { status: 401 }, 'as the index knows')
+        t.match(await getProtected(a.url, live[0] as string), { status: 200 })
+      }
+      await tell(redis, 'FLUSHALL')
+      for (const { token } of people) t.match(await getProtected(a.url, token), { status: 503 })
+      world.dead.push(...people.map(({ token }) => token))
+    },
+    dark: true,
     logouts: [503, 204],
     mend: async ({ a }) => a.toPostgres?.mend(),
   },

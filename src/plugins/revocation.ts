@@ -49,6 +49,8 @@ export default fp(
       createRedisIndex({
         redis,
         clock,
+        tail,
+        freshMs,
         onChange: (state, err) => {
           if (state === 'unknown') app.log.error({ err }, 'the index of revocations does not answer')
           else app.log.info('the index of revocations answers')

@@ -5,11 +5,12 @@
 import { type Clock, inSeconds } from '../db/clock.ts'
 import { type RevocationEntry, type RevocationScope, subjectsOf, type TokenIdentity } from './entries.ts'
 import type { RedisClient } from './redis.ts'
+import { createWitness, type WitnessOptions } from './witness.ts'
 
 export interface RevocationIndex {
   /** Writes entries; keys that exist keep the longer life. @throws if Redis did not take all of them */
   write(entries: readonly RevocationEntry[]): Promise<void>
-  /** Asks in the next round trip; undefined when the index cannot tell. */
+  /** Asks in the next round trip; undefined when the index cannot tell, or cannot be relied on (witness.ts). */
   has(token: TokenIdentity): Promise<boolean | undefined>
   isKnown(): boolean
   /** Resolves when it is clear whether the index answers; keeps looking until stopped. */
@@ -21,6 +22,8 @@ export interface RedisIndexOptions {
   /** With a command deadline and without an offline queue: an index that is slow is no index. */
   redis: Pick<RedisClient, 'mget' | 'pipeline' | 'isCluster'>
   clock: Clock
+  tail: WitnessOptions['tail']
+  freshMs: number
   /** Told when the index becomes unknown and known again. */
   onChange(state: 'known' | 'unknown', error?: unknown): void
 }
@@ -29,11 +32,17 @@ const heartbeatMs = 200
 const letters: Record<RevocationScope, string> = { token: 'j', session: 's', generation: 'g', key: 'k' }
 const scopes = Object.keys(letters) as RevocationScope[]
 
-export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions): RevocationIndex {
+export function createRedisIndex({
+  redis,
+  clock,
+  tail,
+  freshMs,
+  onChange,
+}: RedisIndexOptions): RevocationIndex {
   // In a Cluster, all keys are in the one slot of this tag: one command asks for many.
   const prefix = redis.isCluster ? '{rv}' : 'rv'
   const keyOf = (scope: RevocationScope, subject: string) => `${prefix}:${letters[scope]}:${subject}`
-  const heartbeatKey = `${prefix}:heartbeat`
+  const witness = createWitness({ redis, prefix, clock, tail, freshMs })
 
   let known = true
   let heartbeat: NodeJS.Timeout | undefined
@@ -53,7 +62,7 @@ export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions):
       answer(askers)
       return
     }
-    redis.mget(asked).then(
+    redis.mget([...asked, witness.epochKey]).then(
       (found) => answer(askers, found),
       (error: unknown) => {
         lose(error)
@@ -65,9 +74,10 @@ export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions):
   function answer(askers: typeof waiting, found?: (string | null)[]): void {
     inFlight = false
     schedule()
+    const live = found && witness.isReliable(found.at(-1) ?? null) ? false : undefined
     for (let i = 0; i < askers.length; i++) {
       const at = i * scopes.length
-      askers[i]?.(found && scopes.some((_, k) => found[at + k] !== null))
+      askers[i]?.(found && scopes.some((_, k) => found[at + k] !== null) ? true : live)
     }
   }
 
@@ -85,7 +95,7 @@ export function createRedisIndex({ redis, clock, onChange }: RedisIndexOptions):
 
   async function beat(): Promise<void> {
     try {
-      await redis.mget([heartbeatKey])
+      await witness.beat()
       if (!known) onChange('known')
       known = true
     } catch (error) {

@@ -29,7 +29,7 @@ export function connectRedis({ url, deadlineMs, onError }: RedisOptions): RedisC
   return redis
 }
 
-const retryDelayMs = (attempt: number) => Math.min(50 * attempt, 500)
+const retryDelayMs = (attempt: number) => Math.min(50 * attempt, 200)
 
 function createClient(url: string, options: ClientOptions): RedisClient {
   const nodes = url.split(/,(?=rediss?:\/\/)/)

@@ -32,6 +32,8 @@ export interface Tail {
   watch(): () => Promise<boolean>
   /** How long ago the last look that succeeded was sent. */
   ageMs(): number
+  /** When that was, on this process's clock that never jumps and on Postgres's. */
+  lastLook(): { sentAt: number; serverTime: number }
   readonly size: number
 }
 
@@ -64,7 +66,7 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
   const ids = createIdTable(() => inSeconds(clock))
   const kids = new Set<string>()
   let position: Position = beginning
-  let lastSuccess: Moment | undefined
+  let lastSuccess: (Moment & { serverTime: number }) | undefined
   let lastSent: Moment | undefined
   let inFlight: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
@@ -91,7 +93,7 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
   }
 
   async function load(): Promise<void> {
-    const sent = rightNow()
+    const sent = { ...rightNow(), serverTime: clock.now() }
     const head = await findHead(db)
     for (let after = 0; ; ) {
       const page = await findLiveEntries(db, after, head.seq, pageSize)
@@ -117,7 +119,7 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       add(entries)
       position = entries.at(-1) ?? position
       if (entries.length < pageSize) {
-        lastSuccess = sent
+        lastSuccess = { ...sent, serverTime }
         return
       }
     }
@@ -161,6 +163,10 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
     add,
     refuses,
     ageMs,
+    lastLook: () => ({
+      sentAt: lastSuccess?.steady ?? Number.NEGATIVE_INFINITY,
+      serverTime: lastSuccess?.serverTime ?? Number.NEGATIVE_INFINITY,
+    }),
     isFresh,
     async follow() {
       following = true
