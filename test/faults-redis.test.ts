@@ -30,6 +30,7 @@ function replying(code: string, provoke: (server: Server) => Promise<() => Promi
   let undo: (() => Promise<void>) | undefined
   return {
     name: `replies of ${code}`,
+    missing: ['redis'],
     async strike({ redis }) {
       undo = await provoke(redis)
     },

@@ -119,7 +119,7 @@ export function createRedisIndex({
       try {
         for (const [error] of (await pipeline.exec()) ?? []) if (error) throw error
       } catch (error) {
-        // Known again with the next heartbeat, if it still answers questions; what it cannot take is told.
+        // Known again with the next heartbeat that succeeds.
         lose(error)
         throw error
       }

@@ -43,7 +43,7 @@ export interface Revoker {
 
 export interface RevokerOptions {
   db: Database
-  tail: Pick<Tail, 'add' | 'watch'>
+  tail: Pick<Tail, 'add' | 'lookAgain'>
   index: Pick<RevocationIndex, 'write'> | undefined
   audit: Audit
   /** False where this process is the only one: then there is nobody to wait for. */
@@ -98,17 +98,16 @@ export function createRevoker({ db, tail, index, audit, holds, onHeld }: Revoker
       throw new Outcome('unavailable', { detail: 'The revocation could not be recorded yet.', cause })
     }
     const committedAt = performance.now()
-    const isInSight = tail.watch()
     tail.add(committed.recorded)
     const longer = committed.recorded.filter(
       (recorded) =>
         !entries.some((entry) => entry.subject === recorded.subject && entry.expiresAt >= recorded.expiresAt),
     )
     await Promise.all([indexing, writeIndex(longer), delay(committed.holdMs)])
-    // Every tail has looked by now, if the record answered all the while. An outage in between may have kept the entry from
-    // some of them, and an index that has lost it since would let the token in.
     const subjects = namesOf(committed.recorded.length > 0 ? committed.recorded : entries)
-    if (holds && !(await isInSight())) {
+    // Every tail that still counts as fresh has looked since the commit. Others believe an index that has forgotten nothing, and
+    // know by this look that there was something to forget (witness.ts).
+    if (holds && !(await tail.lookAgain())) {
       audit.record({ event: 'revocation.unconfirmed', reason, subjects }, origin)
       throw new Outcome('unavailable', {
         detail: 'The revocation is recorded, but not yet known everywhere.',

@@ -25,11 +25,8 @@ export interface Tail {
   isFresh(): boolean
   /** Tells, after at most `patienceMs`, whether the tail is fresh: by the look under way, or by a new one. */
   catchUp(): Promise<boolean>
-  /**
-   * Watches the record from now on. The function that it returns looks once more, and tells whether the record has answered
-   * in time all the while: only then have other tails seen it too. It takes two deadlines of a look at most.
-   */
-  watch(): () => Promise<boolean>
+  /** Looks once more, and tells whether the record answered. */
+  lookAgain(): Promise<boolean>
   /** How long ago the last look that succeeded was sent. */
   ageMs(): number
   /** When that was, on this process's clock that never jumps and on Postgres's. */
@@ -72,8 +69,6 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
   let timer: NodeJS.Timeout | undefined
   let following = false
   let lost = false
-  /** Looks that failed or were late. */
-  let interruptions = 0
 
   function add(entries: readonly RevocationEntry[]): void {
     for (const { scope, subject, expiresAt } of entries) {
@@ -133,12 +128,10 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
     inFlight = advance()
       .then(
         () => {
-          if (ageOf(sent) >= freshMs) interruptions++
           if (lost) onChange('following')
           lost = false
         },
         (error: unknown) => {
-          interruptions++
           if (!lost) onChange('lost', error)
           lost = true
         },
@@ -188,14 +181,11 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       if (left > 0) await Promise.race([looked, delay(left)])
       return isFresh()
     },
-    watch() {
-      const before = interruptions
-      return async () => {
-        const asked = performance.now()
-        await inFlight
-        await look()
-        return interruptions === before && lastSuccess !== undefined && lastSuccess.steady >= asked
-      }
+    async lookAgain() {
+      const asked = performance.now()
+      await inFlight
+      await look()
+      return lastSuccess !== undefined && lastSuccess.steady >= asked
     },
     get size() {
       return ids.size + kids.size

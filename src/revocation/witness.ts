@@ -11,7 +11,7 @@ import type { Tail } from './tail.ts'
 export interface Witness {
   /** The key of the epoch, to be read with every question. */
   readonly epochKey: string
-  /** Tells the other instances, and hears from them. @throws if Redis does not answer */
+  /** Tells the other instances, and hears from them. @throws if Redis does not answer, or takes no writes */
   beat(): Promise<void>
   /** Whether an index of this epoch has kept all that this instance may have missed. */
   isReliable(epoch: string | null): boolean
@@ -62,10 +62,10 @@ export function createWitness({ redis, prefix, clock, tail, freshMs }: WitnessOp
         .expire(epochKey, lifeSeconds)
       const { serverTime, sentAt } = tail.lastLook()
       if (tail.isFresh()) pipeline.set(seenKey, serverTime, 'EX', lifeSeconds)
-      // A Redis that takes no writes can be read all the same.
-      const [error, found] = (await pipeline.mget(epochKey, seenKey).exec())?.at(-1) ?? []
-      if (error) throw error
-      const [epoch = null, seen = null] = (found ?? []) as (string | null)[]
+      const results = (await pipeline.mget(epochKey, seenKey).exec()) ?? []
+      // One that takes no writes was not told what was taken back since.
+      for (const [error] of results) if (error) throw error
+      const [epoch = null, seen = null] = (results.at(-1)?.[1] ?? []) as (string | null)[]
 
       // Whatever was recorded before a look is in the tail. The rest was written to an epoch that began before that look.
       if (sentAt === Number.NEGATIVE_INFINITY) kept = epoch
