@@ -81,9 +81,8 @@ function parse(id: string, into: Uint32Array): void {
 
 /** Where the id that stands in `ids` from `from` on is, or where it would be put. */
 function locate(cells: Uint32Array, ids: Uint32Array, from: number): number {
-  const slots = cells.length / words
-  for (let slot = (ids[from + 3] as number) % slots; ; slot = (slot + 1) % slots) {
-    const at = slot * words
+  const home = (ids[from + 3] as number) % (cells.length / words)
+  for (let at = home * words; ; at = at + words < cells.length ? at + words : 0) {
     if (cells[at + 4] === 0) return at
     if (
       cells[at] === ids[from] &&
