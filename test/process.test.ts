@@ -128,8 +128,10 @@ t.test('a data folder that cannot be used is told in one line', async (t) => {
 t.test('a port that is taken is told in one line', async (t) => {
   const { env } = await postgresAndRedis(t)
   const { port } = await listenSilently(t)
-  const ending = await launchServer(t, { env: { ...env, PORT: `${port}` } }).endsWithin(20_000)
-  refusedToStart(t, ending, new RegExp(`in use.*${port}`))
+  for (const name of ['PORT', 'METRICS_PORT']) {
+    const ending = await launchServer(t, { env: { ...env, [name]: `${port}` } }).endsWithin(20_000)
+    refusedToStart(t, ending, new RegExp(`in use.*${port}`))
+  }
 })
 
 t.test('a secret that is no secret does not seal anything', async (t) => {

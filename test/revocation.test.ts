@@ -200,6 +200,64 @@ t.test(
   },
 )
 
+t.test('a batch that is being purged holds up nobody, not even another purge', async (t) => {
+  const stores = withoutRedis(await postgresAndRedis(t))
+  const { app, url } = await startInstance(t, { stores })
+  const { db } = app.database
+  const { token } = await registerAndLogIn(url)
+  await db.execute(sql`
+    insert into revocations (seq, nonce, scope, subject, expires_at, reason)
+    select i, gen_random_uuid(), 'token', gen_random_uuid()::text, now() - interval '25 hours', 'test'
+    from generate_series(1, 10) i`)
+  await db.execute(sql`update revocation_head set seq = 10`)
+  await app.revocation.revoke({ entries: entriesFor(randomToken()), reason: 'test' })
+
+  const [deleted, release] = [signal(), signal()]
+  const purging = purge(db, async (tx, limit) => {
+    const gone = await deleteExpiredEntries(tx, limit)
+    deleted.send()
+    await release.sent
+    return gone
+  })
+  await deleted.sent
+  // Less than a second in all: a transaction that is silent for longer is ended.
+  const start = performance.now()
+  t.equal(await purge(db, deleteExpiredEntries), 0, 'it leaves the rest to the one that is at it')
+  t.equal((await logOut(url, token)).status, 204)
+  t.match(await getProtected(url, token), refused)
+  t.equal((await app.revocation.mode()).mode, 'tail', 'and the record is followed')
+  const tookMs = performance.now() - start
+  t.ok(tookMs < 800, `${Math.round(tookMs)} ms`)
+  release.send()
+  t.equal(await purging, 10)
+})
+
+t.test('an instance that freezes amid a purge loses its turn to the others', async (t) => {
+  const connection = await emptyRecord(t)
+  const taken = signal()
+  const frozen = purge(connection.db, async () => {
+    taken.send()
+    await delay(2_000)
+    return 0
+  })
+  const ended = t.rejects(frozen)
+  await taken.sent
+  let turns = 0
+  const count: Parameters<typeof purge>[1] = async () => {
+    turns++
+    return 0
+  }
+  await eventually(
+    t,
+    async () => {
+      await purge(connection.db, count)
+      return turns > 0
+    },
+    1_800,
+  )
+  await ended
+})
+
 t.test(
   'a writer that freezes amid a revocation holds the others up for a second, not for ever',
   async (t) => {
@@ -533,6 +591,15 @@ t.test('the hold', async (t) => {
 })
 
 const refused = { status: 401, body: { code: 'token_revoked' } }
+
+/** Something that happens once, and that others wait for. */
+function signal() {
+  let send = () => {}
+  const sent = new Promise<void>((resolve) => {
+    send = resolve
+  })
+  return { send, sent }
+}
 
 const withoutRedis = (stores: Stores): Stores => ({ ...stores, env: { ...stores.env, REDIS_URL: undefined } })
 

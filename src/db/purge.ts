@@ -1,6 +1,7 @@
 /** Tables whose rows outlive their use do not grow for ever: batches go now and then, by one instance at a time. */
 import { sql } from 'drizzle-orm'
 import type { Database } from './connect.ts'
+import { durably } from './durably.ts'
 
 /** Deletes at most `limit` rows that are of no use any more. @returns how many */
 export type PurgeBatch = (tx: Database, limit: number) => Promise<number>
@@ -21,10 +22,10 @@ const batchSize = 1_000
 /** Any number, as long as every instance takes the same. */
 const advisoryLock = 5_252_438
 
-/** @returns how many rows went */
+/** One that freezes amid a batch loses it, and so its turn, as any writer does (durably). @returns how many rows went */
 export async function purge(db: Database, batch: PurgeBatch): Promise<number> {
   for (let purged = 0; ; ) {
-    const gone = await db.transaction(async (tx) => ((await isMine(tx)) ? await batch(tx, batchSize) : 0))
+    const gone = await durably(db, async (tx) => ((await isMine(tx)) ? await batch(tx, batchSize) : 0))
     purged += gone
     if (gone < batchSize) return purged
   }

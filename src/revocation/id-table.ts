@@ -1,11 +1,15 @@
 /**
  * A set of UUIDs, each with a number of its own kind and an expiry, in 20 bytes a slot: a million revocations must fit in
- * every instance, and a Map of strings would take five times as much. Open addressing over one typed array; an id is
- * its own hash, for latchkey's ids are random, and so is an id with a small number folded in.
+ * every instance, and a Map of strings would take five times as much. Open addressing over typed arrays; an id is its own
+ * hash, for latchkey's ids are random, and so is an id with a small number folded in.
  */
 const words = 5
+/** Each grows by itself: nobody waits while all is copied, and old and new are never in memory at once but for one part. */
+const parts = 64
+const smallest = 8
 const maxLoad = 0.7
-const smallest = 1024
+/** Leaves room to grow: at this load, a million ids take 44 MB. */
+const loadAfterGrowth = 0.45
 
 export interface IdTable {
   /** Adds an id, or lengthens its life; never shortens it. `expiresAt` is in seconds since the epoch. */
@@ -14,75 +18,87 @@ export interface IdTable {
   readonly size: number
 }
 
-/** @param now seconds since the epoch: what has expired is dropped when the table grows */
+interface Part {
+  /** Four words of an id, and its expiry; 0 marks a free slot. */
+  cells: Uint32Array
+  used: number
+}
+
+/** @param now seconds since the epoch: what has expired is dropped when there is no room left */
 export function createIdTable(now: () => number): IdTable {
-  let slots = smallest
-  let cells = new Uint32Array(slots * words)
-  let size = 0
-  const key = new Uint32Array(4)
+  const table: Part[] = Array.from({ length: parts }, () => ({ cells: withSlots(smallest), used: 0 }))
+  /** The one that is looked for or added. */
+  const entry = withSlots(1)
 
-  function parse(id: string, version: number): void {
-    key[0] = Number.parseInt(id.slice(0, 8), 16)
-    key[1] = Number.parseInt(id.slice(9, 13) + id.slice(14, 18), 16)
-    key[2] = Number.parseInt(id.slice(19, 23) + id.slice(24, 28), 16)
-    key[3] = Number.parseInt(id.slice(28, 36), 16) ^ version
+  function partOf(id: string, version: number): Part {
+    parse(id, entry)
+    entry[3] = (entry[3] as number) ^ version
+    return table[(entry[0] as number) % parts] as Part
   }
 
-  /** Where `key` is, or where it would be put. An expiry of 0 marks a free slot. */
-  function locate(): number {
-    for (let slot = (key[3] as number) % slots; ; slot = (slot + 1) % slots) {
-      const at = slot * words
-      if (cells[at + 4] === 0) return at
-      if (
-        cells[at] === key[0] &&
-        cells[at + 1] === key[1] &&
-        cells[at + 2] === key[2] &&
-        cells[at + 3] === key[3]
-      ) {
-        return at
-      }
-    }
-  }
-
-  function put(expiresAt: number): void {
-    const at = locate()
-    if (cells[at + 4] === 0) {
-      cells.set(key, at)
-      size++
-    }
-    cells[at + 4] = Math.max(cells[at + 4] as number, expiresAt)
-  }
-
-  function rebuild(): void {
-    const old = cells
+  function regrow(part: Part): void {
+    const { cells } = part
     const today = now()
     let live = 0
-    for (let at = 4; at < old.length; at += words) if ((old[at] as number) > today) live++
-    slots = smallest
-    // Leaves room to grow before the next rebuild.
-    while (live + 1 > slots * maxLoad * 0.6) slots *= 2
-    cells = new Uint32Array(slots * words)
-    size = 0
-    for (let at = 0; at < old.length; at += words) {
-      if ((old[at + 4] as number) <= today) continue
-      key.set(old.subarray(at, at + 4))
-      put(old[at + 4] as number)
-    }
+    for (let at = 0; at < cells.length; at += words) if ((cells[at + 4] as number) > today) live++
+    part.cells = withSlots(Math.max(smallest, Math.ceil((live + 1) / loadAfterGrowth)))
+    part.used = 0
+    for (let at = 0; at < cells.length; at += words)
+      if ((cells[at + 4] as number) > today) put(part, cells, at)
   }
 
   return {
     add(id, version, expiresAt) {
-      if (size + 1 > slots * maxLoad) rebuild()
-      parse(id, version)
-      // 32 bits reach the year 2106; 0 marks a free slot.
-      put(Math.min(0xffff_ffff, Math.max(1, Math.ceil(expiresAt))))
+      const part = partOf(id, version)
+      // 32 bits reach the year 2106.
+      entry[4] = Math.min(0xffff_ffff, Math.max(1, Math.ceil(expiresAt)))
+      if ((part.used + 1) * words > part.cells.length * maxLoad) regrow(part)
+      put(part, entry, 0)
     },
     has(id, version) {
-      parse(id, version)
-      return cells[locate() + 4] !== 0
+      const { cells } = partOf(id, version)
+      return cells[locate(cells, entry, 0) + 4] !== 0
     },
     get size() {
-      return size
+      return table.reduce((size, { used }) => size + used, 0)
     },
   }
+}
+
+const withSlots = (count: number): Uint32Array => new Uint32Array(count * words)
+
+/** By hand: 128 bits through strings and `parseInt` take five times as long, and every check does this three times. */
+function parse(id: string, into: Uint32Array): void {
+  for (let at = 0, digit = 0; digit < 32; at++) {
+    const code = id.charCodeAt(at)
+    if (code === 0x2d) continue
+    // Of 0-9, a-f and A-F. Eight digits push out whatever the word was.
+    const value = (code & 0xf) + (code >> 6) * 9
+    into[digit >> 3] = ((into[digit >> 3] as number) << 4) | value
+    digit++
+  }
+}
+
+/** Where the id that stands in `ids` from `from` on is, or where it would be put. */
+function locate(cells: Uint32Array, ids: Uint32Array, from: number): number {
+  const home = (ids[from + 3] as number) % (cells.length / words)
+  for (let at = home * words; ; at = at + words < cells.length ? at + words : 0) {
+    if (cells[at + 4] === 0) return at
+    if (
+      cells[at] === ids[from] &&
+      cells[at + 1] === ids[from + 1] &&
+      cells[at + 2] === ids[from + 2] &&
+      cells[at + 3] === ids[from + 3]
+    ) {
+      return at
+    }
+  }
+}
+
+function put(part: Part, entries: Uint32Array, from: number): void {
+  const { cells } = part
+  const at = locate(cells, entries, from)
+  if (cells[at + 4] === 0) part.used++
+  for (let i = 0; i < 4; i++) cells[at + i] = entries[from + i] as number
+  cells[at + 4] = Math.max(cells[at + 4] as number, entries[from + 4] as number)
 }

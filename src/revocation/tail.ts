@@ -8,7 +8,7 @@ import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { parseGenerationSubject, type RevocationEntry, type TokenIdentity } from './entries.ts'
 import { createIdTable } from './id-table.ts'
-import { beginning, findEntriesFrom, findHead, findLiveEntries, type Position } from './record.ts'
+import { beginning, findEntriesFrom, findHead, type Position, readLiveEntries } from './record.ts'
 
 export interface Tail {
   /** Loads the record. Until it has, nothing is fresh. */
@@ -45,7 +45,8 @@ export interface TailOptions {
   onChange(state: 'following' | 'lost', error?: unknown): void
 }
 
-const pageSize = 10_000
+/** Rows at a time: of a look, and of the load. */
+const pageSize = 2_000
 /** How long a check waits for a look, counted from when that look was sent. */
 const patienceMs = 150
 
@@ -89,13 +90,9 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
 
   async function load(): Promise<void> {
     const sent = { ...rightNow(), serverTime: clock.now() }
+    // First: whatever is committed during the load is found from here on.
     const head = await findHead(db)
-    for (let after = 0; ; ) {
-      const page = await findLiveEntries(db, after, head.seq, pageSize)
-      add(page)
-      if (page.length < pageSize) break
-      after = page.at(-1)?.seq ?? head.seq
-    }
+    await readLiveEntries(db, pageSize, add)
     position = head
     lastSuccess = sent
   }
