@@ -1,4 +1,6 @@
 /** Whatever happens to the service's own processes: a revocation that was acknowledged holds on both instances. */
+import { once } from 'node:events'
+import { Agent, type IncomingMessage, request } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
 import { eq, sql } from 'drizzle-orm'
 import { Redis } from 'ioredis'
@@ -59,6 +61,8 @@ const cases: Record<string, Case> = {
 
   'restarted one after the other, under load': rollsOver,
 
+  'told to end when a request has just arrived': answersWhatHasArrived,
+
   'clocks that are ahead by 90 s': (t, world) => agreesWithClock(t, world, 90),
 
   'clocks that are behind by 90 s': (t, world) => agreesWithClock(t, world, -90),
@@ -95,27 +99,28 @@ for (const pair of modes) {
   })
 }
 
-/** Kills one of the two when it has acknowledged half of what it was asked at once. */
+/** Kills one of the two when it has answered half of what it was asked at once. */
 async function survivesKill(t: Test, world: World, victim: Member, sessions: readonly Session[]) {
   const other = otherThan(world, victim)
   const acknowledged: Session[] = []
-  const unanswered: Session[] = []
+  const unacknowledged: Session[] = []
+  let answered = 0
   await Promise.all(
     sessions.map(async (session) => {
       world.tally.tried++
       const reply = await logOut(victim.url, session.token).catch(() => undefined)
-      if (reply === undefined) return void unanswered.push(session)
-      if (reply.status !== 204) world.findings.push(`a logout, ${reply.status}`)
+      if (reply && ++answered === sessions.length / 2) kill(victim)
+      // A machine that is busy may answer 503 to some.
+      if (reply?.status !== 204) return void unacknowledged.push(session)
       acknowledged.push(session)
-      if (acknowledged.length === sessions.length / 2) kill(victim)
       await world.ask(other, session.token, true)
     }),
   )
   t.equal((await victim.process.end).signal, 'SIGKILL')
   await back(world, victim, acknowledged)
-  t.ok(unanswered.length > 0, 'some were not answered')
-  t.comment(`${acknowledged.length} acknowledged, ${unanswered.length} not answered`)
-  await areOfOneMind(t, world, unanswered, agreedWithinMs, halfEnded)
+  t.ok(answered < sessions.length, 'some were not answered')
+  t.comment(`${acknowledged.length} acknowledged, ${unacknowledged.length} not`)
+  await areOfOneMind(t, world, unacknowledged, agreedWithinMs, halfEnded)
 }
 
 /** Their rows are locked by somebody else, so that they are in the index alone when it is killed. */
@@ -209,19 +214,22 @@ async function rollsOver(t: Test, world: World) {
   }
 
   const people = await world.logIn(8)
-  const lives = people.map(async ({ username, password }) => {
-    while (rolling) {
-      const { access_token: token, refresh_token: refreshToken } = await send('a login', 200, (url) =>
-        post(url, '/login', { username, password }),
-      )
-      await send('a live token', 200, (url) => getProtected(url, token))
-      const { access_token: newer } = await send('a refresh', 200, (url) => refresh(url, refreshToken))
-      world.tally.tried++
-      await send('a logout', 204, (url) => logOut(url, newer))
-      for (const one of [token, newer]) await send('a dead token', 401, (url) => getProtected(url, one))
-      dead.push(token, newer)
-    }
-  })
+  // Whoever is answered wrongly lives no longer; that is a finding already.
+  const lives = Promise.allSettled(
+    people.map(async ({ username, password }) => {
+      while (rolling) {
+        const { access_token: token, refresh_token: refreshToken } = await send('a login', 200, (url) =>
+          post(url, '/login', { username, password }),
+        )
+        await send('a live token', 200, (url) => getProtected(url, token))
+        const { access_token: newer } = await send('a refresh', 200, (url) => refresh(url, refreshToken))
+        world.tally.tried++
+        await send('a logout', 204, (url) => logOut(url, newer))
+        for (const one of [token, newer]) await send('a dead token', 401, (url) => getProtected(url, one))
+        dead.push(token, newer)
+      }
+    }),
+  )
   for (const member of [a, b]) {
     // It has something to finish.
     await eventually(t, async () => Number(underWay.get(member)) > 2)
@@ -233,8 +241,32 @@ async function rollsOver(t: Test, world: World) {
     await back(world, member)
   }
   rolling = false
-  await Promise.all(lives)
+  await lives
   t.comment(`${turnedAway} requests arrived with the signal and were turned away`)
+}
+
+/** It finds the signal and the request at the same time, on a connection that was used before. */
+async function answersWhatHasArrived(t: Test, world: World) {
+  const { a } = world
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  const ask = () => request(`${a.url}/health/live`, { agent }).end()
+  const [first] = (await once(ask(), 'response')) as [IncomingMessage]
+  await once(first.resume(), 'end')
+
+  a.absent = true
+  a.process.signal('SIGSTOP')
+  const asked = ask()
+  const answered = once(asked, 'response').then(
+    ([response]) => (response as IncomingMessage).resume().statusCode,
+    (error) => error.code,
+  )
+  await once(asked, 'finish')
+  a.process.signal('SIGTERM')
+  a.process.signal('SIGCONT')
+  t.equal(await answered, 200)
+  t.equal((await a.process.endsWithin(5_000)).code, 0)
+  agent.destroy()
+  await back(world, a)
 }
 
 /** Both go by Postgres's clock, whatever their own ones say. */
