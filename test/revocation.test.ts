@@ -366,6 +366,7 @@ t.test('the index', async (t) => {
           return redis.mget(keys)
         }) as Redis['mget'],
         pipeline: redis.pipeline.bind(redis) as RedisClient['pipeline'],
+        exists: redis.exists.bind(redis),
         isCluster: false,
       }))
       const ask = index.has
@@ -619,7 +620,8 @@ const unread = {
 
 async function realIndex(
   t: Test,
-  wrap: (redis: RedisClient) => Pick<RedisClient, 'mget' | 'pipeline' | 'isCluster'> = (redis) => redis,
+  wrap: (redis: RedisClient) => Pick<RedisClient, 'exists' | 'mget' | 'pipeline' | 'isCluster'> = (redis) =>
+    redis,
 ) {
   const redis = connectRedis({ url: process.env.TEST_REDIS_URL as string, deadlineMs: 1_000, onError() {} })
   await redis.connect()

@@ -5,7 +5,7 @@ import { durably } from '../db/durably.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import { generationSubject } from '../revocation/entries.ts'
-import type { Tail } from '../revocation/tail.ts'
+import type { IsRefused } from '../revocation/refused.ts'
 import type { Endings } from '../sessions/endings.ts'
 import type { SessionTokens } from '../sessions/session-tokens.ts'
 import type { Sessions } from '../sessions/sessions.ts'
@@ -25,12 +25,11 @@ export interface LoginOptions {
   db: Database
   passwords: Passwords
   sessions: Pick<Sessions & Endings, 'start' | 'findSurplus' | 'endSurplus' | 'endForgottenGeneration'>
-  /** Whether the tail refuses something. */
-  refuses: Tail['refuses']
+  isRefused: IsRefused
   audit: Audit
 }
 
-export function createLogin({ db, passwords, sessions, refuses, audit }: LoginOptions): LogIn {
+export function createLogin({ db, passwords, sessions, isRefused, audit }: LoginOptions): LogIn {
   return async function logIn(request, origin) {
     const tokens = (await attempt(request, origin)) ?? (await attempt(request, origin))
     if (!tokens) throw refused('changed', origin)
@@ -48,7 +47,7 @@ export function createLogin({ db, passwords, sessions, refuses, audit }: LoginOp
     if (!matches) throw refused('wrong_password', origin, user)
     if (user.status !== 'active') throw refused('disabled', origin, user)
     // A database that was set back to a backup, or that a logout never reached, would start a session that is dead already.
-    if (refuses({ scope: 'generation', subject: generationSubject(user.id, user.generation) }))
+    if (await isRefused({ scope: 'generation', subject: generationSubject(user.id, user.generation) }))
       await sessions.endForgottenGeneration(user.id, user.generation, origin)
     const newHash = passwords.needsRehash(user.passwordHash) ? await passwords.hash(password) : undefined
 

@@ -25,14 +25,14 @@ export interface AccountsOptions {
 export default fp(
   async function accounts(app: FastifyInstance, { config }: AccountsOptions) {
     const { clock, audit, sessions, accessTokens } = app
-    const { revoke, refuses } = app.revocation
+    const { revoke, isRefused } = app.revocation
     const { db } = app.database
     const passwords = await createPasswords(config.passwords)
     const register = createRegistration({ db, clock, passwords, audit })
     if (config.firstAdmin) await ensureFirstAdmin({ db, register, audit, ...config.firstAdmin })
     app.decorate('accounts', {
       register,
-      logIn: createLogin({ db, passwords, sessions, refuses, audit }),
+      logIn: createLogin({ db, passwords, sessions, isRefused, audit }),
       find: (id: string) => findAccount(db, id),
       ...createAdministration({ db, clock, accessTokens, revoke, audit }),
     })

@@ -7,8 +7,9 @@ import { createCheck, type RevocationCheck } from '../revocation/check.ts'
 import { createMode, type RevocationMode } from '../revocation/mode.ts'
 import { announceFreshness } from '../revocation/record.ts'
 import { createRedisIndex } from '../revocation/redis-index.ts'
+import { createIsRefused, type IsRefused } from '../revocation/refused.ts'
 import { createRevoker, type Revoke } from '../revocation/revoke.ts'
-import { createTail, type Tail } from '../revocation/tail.ts'
+import { createTail } from '../revocation/tail.ts'
 import { createRevocationMetrics } from './revocation-metrics.ts'
 
 declare module 'fastify' {
@@ -16,8 +17,7 @@ declare module 'fastify' {
     revocation: {
       check: RevocationCheck
       revoke: Revoke
-      /** Whether this instance refuses something already, recorded or not. */
-      refuses: Tail['refuses']
+      isRefused: IsRefused
       mode(): Promise<RevocationMode>
     }
   }
@@ -87,7 +87,7 @@ export default fp(
     app.decorate('revocation', {
       check: createCheck({ tail, index, mirror, onVerdict: metrics.countCheck }),
       revoke: revoker.revoke,
-      refuses: tail.refuses,
+      isRefused: createIsRefused({ tail, index }),
       mode,
     })
   },

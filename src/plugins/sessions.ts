@@ -26,7 +26,7 @@ export default fp(
   async function sessions(app: FastifyInstance, { config }: SessionsOptions) {
     const { clock, audit, accessTokens } = app
     const { db } = app.database
-    const { revoke, refuses } = app.revocation
+    const { revoke, isRefused } = app.revocation
     const idleSeconds = config.refreshTokenTtlSeconds
     const absoluteSeconds = config.sessionTtlSeconds
     const rememberSeconds = config.rememberTtlSeconds
@@ -47,7 +47,7 @@ export default fp(
         clock,
         accessTokens,
         endings,
-        refuses,
+        isRefused,
         idleSeconds,
         rememberSeconds,
         graceSeconds: config.refreshGraceSeconds,

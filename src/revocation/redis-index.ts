@@ -12,6 +12,8 @@ export interface RevocationIndex {
   write(entries: readonly RevocationEntry[]): Promise<void>
   /** Asks in the next round trip; undefined when the index cannot tell, or cannot be relied on (witness.ts). */
   has(token: TokenIdentity): Promise<boolean | undefined>
+  /** Whether this is among what it refuses, as far as it can tell. */
+  holds(entry: Pick<RevocationEntry, 'scope' | 'subject'>): Promise<boolean>
   isKnown(): boolean
   /** Resolves when it is clear whether the index answers; keeps looking until stopped. */
   start(): Promise<void>
@@ -20,7 +22,7 @@ export interface RevocationIndex {
 
 export interface RedisIndexOptions {
   /** With a command deadline and without an offline queue: an index that is slow is no index. */
-  redis: Pick<RedisClient, 'mget' | 'pipeline' | 'isCluster'>
+  redis: Pick<RedisClient, 'exists' | 'mget' | 'pipeline' | 'isCluster'>
   clock: Clock
   tail: WitnessOptions['tail']
   freshMs: number
@@ -131,6 +133,16 @@ export function createRedisIndex({
       for (const scope of scopes) keys.push(keyOf(scope, subjects[scope]))
       schedule()
       return await new Promise((done) => waiting.push(done))
+    },
+
+    async holds({ scope, subject }) {
+      if (!known) return false
+      try {
+        return (await redis.exists(keyOf(scope, subject))) > 0
+      } catch (error) {
+        lose(error)
+        return false
+      }
     },
 
     isKnown: () => known,

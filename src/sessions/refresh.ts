@@ -9,7 +9,7 @@ import { durably } from '../db/durably.ts'
 import { isSerializationFailure } from '../db/errors.ts'
 import { createSealer } from '../db/sealing.ts'
 import { Outcome } from '../outcomes.ts'
-import type { Tail } from '../revocation/tail.ts'
+import type { IsRefused } from '../revocation/refused.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { Endings } from './endings.ts'
@@ -35,8 +35,7 @@ export interface RefreshOptions {
   clock: Clock
   accessTokens: AccessTokens
   endings: Pick<Endings, 'awaitEnds' | 'endForgotten' | 'endStolen'>
-  /** Whether the tail refuses something. */
-  refuses: Tail['refuses']
+  isRefused: IsRefused
   /** How long a refresh token waits to be used, without and with `remember`. */
   idleSeconds: number
   rememberSeconds: number
@@ -47,7 +46,7 @@ export interface RefreshOptions {
 const sealingPurpose = 'refresh token successor'
 
 export function createRefresh(options: RefreshOptions): Refresh {
-  const { db, clock, accessTokens, endings, refuses, idleSeconds, rememberSeconds, graceSeconds } = options
+  const { db, clock, accessTokens, endings, isRefused, idleSeconds, rememberSeconds, graceSeconds } = options
 
   return async function refresh(refreshToken, origin) {
     const hash = hashOpaqueToken(refreshToken)
@@ -90,7 +89,7 @@ export function createRefresh(options: RefreshOptions): Refresh {
    */
   async function remembered(tokens: SessionTokens, origin: Origin): Promise<SessionTokens> {
     const sid = tokens.session_id
-    if (!refuses({ scope: 'session', subject: sid })) return tokens
+    if (!(await isRefused({ scope: 'session', subject: sid }))) return tokens
     await endings.endForgotten(sid, origin)
     throw new Outcome('refresh_token_invalid')
   }
