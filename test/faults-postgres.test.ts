@@ -160,7 +160,7 @@ async function letsLivingInAgain(world: World, withinMs: number): Promise<void> 
     withinMs,
   )
   world.dark = false
-  await world.askEverything()
+  await world.askAround()
 }
 
 /** @returns what kills Postgres, puts its folder back to what it is now, and starts it again */

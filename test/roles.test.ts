@@ -13,6 +13,7 @@ import authentication from '../src/plugins/authentication.ts'
 import authorization from '../src/plugins/authorization.ts'
 import clockPlugin from '../src/plugins/clock.ts'
 import database from '../src/plugins/database.ts'
+import metrics from '../src/plugins/metrics.ts'
 import openapi from '../src/plugins/openapi.ts'
 import problems from '../src/plugins/problems.ts'
 import redis from '../src/plugins/redis.ts'
@@ -584,6 +585,7 @@ async function startGuarded(t: Test, config: Config): Promise<FastifyInstance> {
   await app.register(problems)
   await app.register(openapi, { config })
   await app.register(clockPlugin, { clock: undefined })
+  await app.register(metrics, { config })
   await app.register(audit)
   await app.register(database, { config })
   await app.register(redis, { config })

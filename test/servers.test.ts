@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Cluster, Redis } from 'ioredis'
+import { Redis } from 'ioredis'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { eventually } from './fixtures/eventually.ts'
@@ -13,7 +13,7 @@ import {
   replyOutOfMemory,
   replyReadOnly,
 } from './fixtures/redis-replies.ts'
-import { startCluster, startSentinel, tell } from './fixtures/redis-topologies.ts'
+import { tell } from './fixtures/redis-topologies.ts'
 import { startRelay } from './fixtures/relay.ts'
 import { type Server, startPostgres, startRedis } from './fixtures/servers.ts'
 
@@ -117,58 +117,6 @@ t.test('a relay', async (t) => {
   })
 })
 
-t.test('sentinels promote a replica that missed a write, and the master that they lost has it', async (t) => {
-  const topology = await startSentinel()
-  t.teardown(topology.stop)
-  const { url, master } = topology
-  const client = connectRedis(t, master)
-  const closed = countCloses(client)
-  await client.mset('before', 'kept', 'within', 'old')
-  t.equal(await client.wait(1, patienceMs), 1, 'on the replica, too')
-  await topology.cutReplication()
-  await client.set('within', 'new')
-  await topology.promoteReplica()
-
-  const [hosts, name] = url.replace('sentinel://', '').split('/') as [string, string]
-  const sentinels = hosts.split(',').map((host) => ({ host: '127.0.0.1', port: Number(host.split(':')[1]) }))
-  const promoted = new Redis({ sentinels, name })
-  t.teardown(() => promoted.disconnect())
-  t.strictSame(await promoted.mget('before', 'within'), ['kept', 'old'])
-  t.strictSame(await client.mget('before', 'within'), ['kept', 'new'])
-  t.equal(await client.set('within', 'newer'), 'OK')
-  t.equal(closed(), 0)
-
-  await topology.heal()
-  t.equal(await tell(master, 'GET', 'within'), 'old')
-})
-
-t.test(
-  'a cluster, whose replica takes over although it missed a write, on connections that stay',
-  async (t) => {
-    const topology = await startCluster()
-    t.teardown(topology.stop)
-    const client = new Cluster(topology.url.split(','))
-    t.teardown(() => client.disconnect())
-    const [owner, replica] = [connectRedis(t, topology.owner), connectRedis(t, topology.replica)]
-    const keys: [string, string] = ['{rv}before', '{rv}within']
-    const closed = [owner, replica].map(countCloses)
-    await owner.mset(keys[0], 'kept', keys[1], 'old')
-    t.equal(await owner.wait(1, patienceMs), 1, 'on the replica, too')
-    await topology.cutReplication()
-    await owner.set(keys[1], 'new')
-    t.strictSame(await client.mget(keys), ['kept', 'new'])
-    await topology.takeOver()
-
-    t.strictSame(await replica.mget(keys), ['kept', 'old'])
-    t.strictSame(await client.mget(keys), ['kept', 'old'], 'for a client of the cluster, too')
-    await t.rejects(owner.mget(keys), { message: `MOVED 12394 127.0.0.1:${topology.replica.port}` })
-    t.strictSame(
-      closed.map((count) => count()),
-      [0, 0],
-    )
-  },
-)
-
 t.test('Redis replies for real', async (t) => {
   const server = await startRedis()
   t.teardown(server.stop)
@@ -232,12 +180,6 @@ function connectRedis(t: Test, { url }: Pick<Server, 'url'>): Redis {
   client.on('error', () => {}) // each call rejects by itself
   t.teardown(() => client.disconnect())
   return client
-}
-
-function countCloses(client: Redis): () => number {
-  let closes = 0
-  client.on('close', () => closes++)
-  return () => closes
 }
 
 function isAlive(pid: number | undefined): boolean {
