@@ -28,9 +28,9 @@ const browser = await chromium.launch({
 })
 t.teardown(() => browser.close())
 
-for (const path of ['/docs', '/docs/']) {
-  t.test(`at ${path} a reader can try the whole life of a token`, async (t) => {
-    const { url } = await start(t)
+t.test('at either address a reader can try the whole life of a token', async (t) => {
+  const { url } = await start(t)
+  for (const path of ['/docs', '/docs/']) {
     const page = await browser.newPage()
 
     // What breaks the policy is an error on the console.
@@ -51,15 +51,15 @@ for (const path of ['/docs', '/docs/']) {
     t.equal(await page.locator('.opblock').count(), operationsOf(readDocument()).length, 'every operation')
 
     t.match(await execute(page, 'getLiveness'), { status: '200', body: { status: 'live' } })
-    t.match(await execute(page, 'register'), { status: '201' })
+    if (path === '/docs') t.match(await execute(page, 'register'), { status: '201' })
     const { status, body } = await execute(page, 'logIn')
     t.equal(status, '200')
     await authorize(page, body.access_token)
     t.match(await execute(page, 'getProtected'), { status: '200', body: { sid: body.session_id } })
     t.match(await execute(page, 'getMe'), { status: '200', body: { username: 'ada' } })
     t.strictSame(complaints, [])
-  })
-}
+  }
+})
 
 /** Presses "Execute", with what the page fills in by itself. */
 async function execute(page: Page, operationId: string) {

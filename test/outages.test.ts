@@ -133,7 +133,7 @@ t.test(
   'Postgres freezes within the hold and Redis forgets: what could be accepted elsewhere is not acknowledged',
   async (t) => {
     const w = await world(t)
-    for (const freezeAfterMs of [5, 15, 30, 60]) {
+    for (const freezeAfterMs of [5, 30]) {
       const { token } = await registerAndLogIn(w.a.url)
       const loggingOut = logOut(w.a.url, token)
       await delay(freezeAfterMs)
