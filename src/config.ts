@@ -169,8 +169,8 @@ function readRedisUrl({ secret, url, problem }: Settings, name: string): string 
     return undefined
   }
   const nodes = value?.split(/,(?=rediss?:\/\/)/) ?? []
-  if (nodes.some((node) => /,[^@]*$/.test(node))) {
-    problem(name, 'must have a protocol in front of every node')
+  if (nodes.some((node) => /,[^@]*$|:\/\/([^@]*@)?$|%(?![\da-f]{2})/i.test(node))) {
+    problem(name, 'must have a protocol and a host in every node, and % only before two hexadecimal digits')
     return undefined
   }
   return nodes.every((node) => url(name, node, ['redis:', 'rediss:'])) ? value : undefined

@@ -3,8 +3,10 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { bearer, getProtected, logIn, logOut, post, refresh } from './fixtures/client.ts'
+import { withClient } from './fixtures/app.ts'
+import { bearer, getProtected, type LoggedIn, logIn, logOut, post, refresh } from './fixtures/client.ts'
 import { backAfterPostgresMs, backAfterRedisMs, endure, type Fault } from './fixtures/endure.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { tell } from './fixtures/redis-topologies.ts'
@@ -12,6 +14,8 @@ import type { World } from './fixtures/world.ts'
 
 const relays = ({ a, b }: World) => [a, b].flatMap(({ toPostgres }) => toPostgres ?? [])
 
+/** How often an instance tells in Redis what it knows. */
+const heartbeatMs = 200
 const nobodyCanRecord = [503, 503] as const
 
 const faults: Fault[] = [
@@ -34,7 +38,11 @@ const faults: Fault[] = [
     name: 'frozen, and then Redis forgets',
     missing: ['postgres'],
     strike: ({ postgres }) => postgres.kill('SIGSTOP'),
-    meanwhile: ({ redis }) => tell(redis, 'FLUSHALL'),
+    async meanwhile(world) {
+      world.dark = true
+      await tell(world.redis, 'FLUSHALL')
+      await letsLivingInAgain(world, backAfterRedisMs)
+    },
     logouts: nobodyCanRecord,
     mend: ({ postgres }) => postgres.kill('SIGCONT'),
   },
@@ -73,12 +81,73 @@ const faults: Fault[] = [
         t.match(await getProtected(a.url, live[0] as string), { status: 200 })
       }
       await tell(redis, 'FLUSHALL')
-      for (const { token } of people) t.match(await getProtected(a.url, token), { status: 503 })
-      world.dead.push(...people.map(({ token }) => token))
+      await isNeverLetIn(t, world, people)
     },
     dark: true,
     logouts: [503, 204],
     mend: async ({ a }) => a.toPostgres?.mend(),
+  },
+  {
+    name: 'one instance cut off as the other commits, and Redis has forgotten before that',
+    async strike(world, t) {
+      const { a, b, postgres, redis } = world
+      const [person] = await world.logIn(1)
+      if (!person) throw new Error('nobody logged in')
+      const loggingOut = await withClient(postgres.url, async (client) => {
+        await client.query('begin; select from revocation_head for update')
+        const reply = logOut(b.url, person.token)
+        await eventually(t, async () => (await tell(redis, 'EXISTS', `rv:s:${person.sid}`)) === 1)
+        await tell(redis, 'FLUSHALL')
+        // Until the other has heard of the new epoch, and has read the record since.
+        const epoch = () => tell(redis, 'GET', 'rv:epoch')
+        await eventually(t, async () => (await epoch()) !== null)
+        await delay(2 * heartbeatMs)
+        a.toPostgres?.cut()
+        await client.query('commit')
+        return reply
+      })
+      t.match(await loggingOut, { status: 204 })
+      await isNeverLetIn(t, world, [person])
+    },
+    dark: true,
+    logouts: [503, 204],
+    mend: async ({ a }) => a.toPostgres?.mend(),
+  },
+  {
+    name: 'both cut off, one of them comes back, and Redis forgets what it acknowledges',
+    async strike(world, t) {
+      const { a, b, redis } = world
+      const people = await world.logIn(2)
+      for (const relay of relays(world)) relay.cut()
+      await eventually(t, async () => !(await a.isWell()) && !(await b.isWell()))
+      await delay(4 * heartbeatMs)
+      await b.toPostgres?.mend()
+      for (const { token } of people)
+        await eventually(t, async () => (await logOut(b.url, token)).status === 204, backAfterPostgresMs)
+      await tell(redis, 'FLUSHALL')
+      await isNeverLetIn(t, world, people)
+    },
+    dark: true,
+    logouts: [503, 204],
+    mend: async ({ a }) => a.toPostgres?.mend(),
+  },
+  {
+    name: 'frozen while one instance wakes that slept through revocations, and Redis has forgotten',
+    async strike(world, t) {
+      const { a, b, postgres, redis } = world
+      const people = await world.logIn(3)
+      a.absent = true
+      a.process.signal('SIGSTOP')
+      for (const { token } of people) t.match(await logOut(b.url, token), { status: 204 })
+      await postgres.kill('SIGSTOP')
+      await tell(redis, 'FLUSHALL')
+      a.process.signal('SIGCONT')
+      await isNeverLetIn(t, world, people)
+      a.absent = false
+    },
+    dark: true,
+    logouts: nobodyCanRecord,
+    mend: ({ postgres }) => postgres.kill('SIGCONT'),
   },
   {
     name: 'frozen with Redis, which goes on first',
@@ -132,7 +201,8 @@ const faults: Fault[] = [
       await world.isWellWithin(t, backAfterPostgresMs)
       for (const { url } of [world.a, world.b]) {
         const refused = { status: 401, body: { code: 'refresh_token_invalid' } }
-        t.match(await refresh(url, atOnce.refreshToken), refused, 'a session that has ended stays so')
+        for (const { refreshToken } of [atOnce, everywhere])
+          t.match(await refresh(url, refreshToken), refused, 'a session that has ended stays so')
         const { token } = await logIn(url, everywhere)
         for (const member of [world.a, world.b])
           t.match(await getProtected(member.url, token), { status: 200 }, 'and who logs in anew is let in')
@@ -146,6 +216,15 @@ endure(t, faults, {
   relayed: ['postgres'],
   postgres: { settings: { synchronous_commit: 'off', wal_writer_delay: '10s' } },
 })
+
+/** Not even when it has had the time to hear from the other: what that has acknowledged, it must not let in. */
+async function isNeverLetIn(t: Test, { a, dead }: World, people: readonly LoggedIn[]): Promise<void> {
+  for (const until = Date.now() + 1_500; Date.now() < until; ) {
+    const replies = await Promise.all(people.map(({ token }) => getProtected(a.url, token)))
+    t.ok(replies.every(({ status }) => status === 401 || status === 503))
+  }
+  dead.push(...people.map(({ token }) => token))
+}
 
 /** And from then on, no answer may be that nobody can tell. */
 async function letsLivingInAgain(world: World, withinMs: number): Promise<void> {

@@ -367,6 +367,7 @@ t.test('the index', async (t) => {
         }) as Redis['mget'],
         pipeline: redis.pipeline.bind(redis) as RedisClient['pipeline'],
         exists: redis.exists.bind(redis),
+        set: redis.set.bind(redis),
         isCluster: false,
       }))
       const ask = index.has
@@ -598,14 +599,14 @@ function identityOf(token: string): TokenIdentity {
 
 /** A tail that has not read anything yet. */
 const unread = {
-  isFresh: () => false,
   lastLook: () => ({ sentAt: Number.NEGATIVE_INFINITY, serverTime: Number.NEGATIVE_INFINITY }),
 }
 
 async function realIndex(
   t: Test,
-  wrap: (redis: RedisClient) => Pick<RedisClient, 'exists' | 'mget' | 'pipeline' | 'isCluster'> = (redis) =>
+  wrap: (redis: RedisClient) => Pick<RedisClient, 'exists' | 'mget' | 'pipeline' | 'set' | 'isCluster'> = (
     redis,
+  ) => redis,
 ) {
   const redis = connectRedis({ url: process.env.TEST_REDIS_URL as string, deadlineMs: 1_000, onError() {} })
   await redis.connect()

@@ -22,7 +22,7 @@ export interface RevocationIndex {
 
 export interface RedisIndexOptions {
   /** With a command deadline and without an offline queue: an index that is slow is no index. */
-  redis: Pick<RedisClient, 'exists' | 'mget' | 'pipeline' | 'isCluster'>
+  redis: Pick<RedisClient, 'exists' | 'mget' | 'pipeline' | 'set' | 'isCluster'>
   clock: Clock
   tail: WitnessOptions['tail']
   freshMs: number
@@ -44,7 +44,7 @@ export function createRedisIndex({
   // In a Cluster, all keys are in the one slot of this tag: one command asks for many.
   const prefix = redis.isCluster ? '{rv}' : 'rv'
   const keyOf = (scope: RevocationScope, subject: string) => `${prefix}:${letters[scope]}:${subject}`
-  const witness = createWitness({ redis, prefix, clock, tail, freshMs })
+  const witness = createWitness({ redis, prefix, tail, freshMs })
 
   let known = true
   let heartbeat: NodeJS.Timeout | undefined

@@ -99,11 +99,9 @@ export function createRevoker({ db, tail, index, audit, holds, onHeld }: Revoker
     }
     const committedAt = performance.now()
     tail.add(committed.recorded)
-    const longer = committed.recorded.filter(
-      (recorded) =>
-        !entries.some((entry) => entry.subject === recorded.subject && entry.expiresAt >= recorded.expiresAt),
-    )
-    await Promise.all([indexing, writeIndex(longer), delay(committed.holdMs)])
+    // Once more: what was lost before the commit is not missed by those who looked in between (witness.ts).
+    const indexingAgain = writeIndex([...entries, ...committed.recorded])
+    await Promise.all([indexing, indexingAgain, delay(committed.holdMs)])
     const subjects = namesOf(committed.recorded.length > 0 ? committed.recorded : entries)
     // Every tail that still counts as fresh has looked since the commit. Others believe an index that has forgotten nothing, and
     // know by this look that there was something to forget (witness.ts).

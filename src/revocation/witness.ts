@@ -4,7 +4,6 @@
  * the epoch is a random value that is lost with all the rest, and beside it stands when somebody last read the record.
  */
 import { randomUUID } from 'node:crypto'
-import type { Clock } from '../db/clock.ts'
 import type { RedisClient } from './redis.ts'
 import type { Tail } from './tail.ts'
 
@@ -18,68 +17,66 @@ export interface Witness {
 }
 
 export interface WitnessOptions {
-  redis: Pick<RedisClient, 'pipeline'>
+  redis: Pick<RedisClient, 'pipeline' | 'set'>
   prefix: string
-  clock: Clock
-  tail: Pick<Tail, 'isFresh' | 'lastLook'>
+  tail: Pick<Tail, 'lastLook'>
   /** How old a look may be for a tail to be fresh. What is acknowledged was committed at least so long before the last look. */
   freshMs: number
 }
 
 const lifeSeconds = 86_400
-/** After this time every instance that reaches both Redis and the record has told so: to connect anew, to tell, to hear. */
-const settlingMs = 600
+/** After this time every instance that reaches Redis has told when it last read the record: to connect anew, to tell, to hear. */
+const settlingMs = 1_000
 
-export function createWitness({ redis, prefix, clock, tail, freshMs }: WitnessOptions): Witness {
+export function createWitness({ redis, prefix, tail, freshMs }: WitnessOptions): Witness {
   const epochKey = `${prefix}:epoch`
   const seenKey = `${prefix}:seen`
-  /** What was heard last, and when it was asked. */
-  let heard: { epoch: string | null; askedAt: number; quietMs: number } | undefined
+  /** What was heard last, and when. */
+  let heard: { epoch: string | null; at: number } | undefined
   /** The epoch of what was written to the index since this instance last read the record. */
   let kept: string | null = null
   /** The last loss of an epoch. */
-  let loss: { epoch: string | null; at: number; wasQuiet: boolean } | undefined
+  let loss: { epoch: string | null; at: number } | undefined
   /** When somebody last read the record, by Postgres's clock. */
   let lastSeen = Number.NEGATIVE_INFINITY
 
   function notice(epoch: string | null): void {
     if (loss?.epoch === epoch) return
-    const at = performance.now()
-    // Nobody had read the record for long when this instance last heard of them, which was just now: nobody will.
-    const wasQuiet = heard !== undefined && at - heard.askedAt < settlingMs && heard.quietMs > settlingMs
     if (loss?.epoch === null) loss.epoch = epoch
-    else loss = { epoch, at, wasQuiet }
+    else loss = { epoch, at: performance.now() }
   }
 
   return {
     epochKey,
 
     async beat() {
-      const askedAt = performance.now()
-      const pipeline = redis
+      const results = await redis
         .pipeline()
         .set(epochKey, randomUUID(), 'EX', lifeSeconds, 'NX')
         .expire(epochKey, lifeSeconds)
-      const { serverTime, sentAt } = tail.lastLook()
-      if (tail.isFresh()) pipeline.set(seenKey, serverTime, 'EX', lifeSeconds)
-      const results = (await pipeline.mget(epochKey, seenKey).exec()) ?? []
+        .mget(epochKey, seenKey)
+        .exec()
       // One that takes no writes was not told what was taken back since.
-      for (const [error] of results) if (error) throw error
-      const [epoch = null, seen = null] = (results.at(-1)?.[1] ?? []) as (string | null)[]
+      for (const [error] of results ?? []) if (error) throw error
+      const [epoch = null, seen = null] = (results?.at(-1)?.[1] ?? []) as (string | null)[]
 
+      const { serverTime, sentAt } = tail.lastLook()
       // Whatever was recorded before a look is in the tail. The rest was written to an epoch that began before that look.
       if (sentAt === Number.NEGATIVE_INFINITY) kept = epoch
-      else if (heard && sentAt > heard.askedAt) kept = heard.epoch
-      lastSeen = Math.max(lastSeen, Number(seen ?? lastSeen))
-      heard = { epoch, askedAt, quietMs: clock.now() - lastSeen }
+      else if (heard && sentAt > heard.at) kept = heard.epoch
+      heard = { epoch, at: performance.now() }
       notice(epoch)
+      const told = seen === null ? Number.NEGATIVE_INFINITY : Number(seen)
+      lastSeen = Math.max(lastSeen, told, serverTime)
+      // Also by whom the record cannot reach any more: Redis may have lost what was told before.
+      if (lastSeen > told) await redis.set(seenKey, lastSeen, 'EX', lifeSeconds)
     },
 
     isReliable(epoch) {
       if (epoch !== null && epoch === kept) return true
       notice(epoch)
       const isBehind = lastSeen - tail.lastLook().serverTime >= freshMs
-      return !isBehind && loss !== undefined && (loss.wasQuiet || performance.now() - loss.at > settlingMs)
+      return !isBehind && loss !== undefined && performance.now() - loss.at > settlingMs
     },
   }
 }

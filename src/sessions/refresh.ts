@@ -9,6 +9,7 @@ import { durably } from '../db/durably.ts'
 import { isSerializationFailure } from '../db/errors.ts'
 import { createSealer } from '../db/sealing.ts'
 import { Outcome } from '../outcomes.ts'
+import { generationSubject } from '../revocation/entries.ts'
 import type { IsRefused } from '../revocation/refused.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
@@ -68,7 +69,8 @@ export function createRefresh(options: RefreshOptions): Refresh {
       // Whoever set the database to another isolation than read committed: there, one statement cannot wait for others.
       return durably(db, (tx) => rotate(tx, rotation))
     })
-    if (rotated) return await remembered(issueSessionTokens(accessTokens, rotated, successor, iat), origin)
+    if (rotated && !(await isForgotten(rotated)))
+      return issueSessionTokens(accessTokens, rotated, successor, iat)
 
     const repeated = await repeat(refreshToken, hash, now)
     if (!repeated) {
@@ -76,41 +78,45 @@ export function createRefresh(options: RefreshOptions): Refresh {
       if (await hasJustEnded(db, hash, now)) await endings.awaitEnds(origin)
       throw new Outcome('refresh_token_invalid')
     }
-    if ('stolen' in repeated) {
-      await endings.endStolen(repeated.stolen, origin)
+    const { session, newest } = repeated
+    if (newest === undefined) {
+      await endings.endStolen(session, origin)
       throw new Outcome('refresh_token_reused')
     }
-    return await remembered(repeated, origin)
+    if (await isForgotten(session)) {
+      await endings.endForgotten(session.id, origin)
+      throw new Outcome('refresh_token_invalid')
+    }
+    return issueSessionTokens(accessTokens, session, newest, iat)
   }
 
   /**
-   * A database that was set back to a backup, or that a logout never reached, takes a session for live whose end this
-   * instance knows: it stays ended.
+   * Whether the database takes a session for live whose end is known all the same: it was set back to a backup, or the end was
+   * not recorded. Or its generation has just ended, and the next look finds it under the next one.
    */
-  async function remembered(tokens: SessionTokens, origin: Origin): Promise<SessionTokens> {
-    const sid = tokens.session_id
-    if (!(await isRefused({ scope: 'session', subject: sid }))) return tokens
-    await endings.endForgotten(sid, origin)
-    throw new Outcome('refresh_token_invalid')
+  async function isForgotten({ id, userId, generation }: SessionFacts): Promise<boolean> {
+    const refused = await Promise.all([
+      isRefused({ scope: 'session', subject: id }),
+      isRefused({ scope: 'generation', subject: generationSubject(userId, generation) }),
+    ])
+    return refused.includes(true)
   }
 
   /**
-   * Gives a repeat the newest unused token of the session, never a second branch; or tells which session was stolen.
+   * Finds the newest unused token of the session for a repeat, never a second branch; none if the session was stolen.
    *
    * @returns undefined if it is of no live session
    */
   function repeat(refreshToken: string, hash: Buffer, now: number) {
-    return durably(db, async (tx): Promise<SessionTokens | { stolen: SessionFacts } | undefined> => {
-      const found = await lockSession(tx, hash, now)
-      if (!found) return undefined
+    return durably(db, async (tx): Promise<{ session: SessionFacts; newest?: string } | undefined> => {
+      const session = await lockSession(tx, hash, now)
+      if (!session) return undefined
       // In a statement of its own: the lock may have been waited for.
       const succession = await findSuccession(tx, hash)
       const newest = followSuccession(refreshToken, succession, now - graceSeconds * 1000)
-      if (newest === undefined) return { stolen: found }
-
-      const iat = Math.floor(now / 1000)
-      await noteAccess(tx, found.id, now, accessTokens.latestExpiry(iat) * 1000)
-      return issueSessionTokens(accessTokens, found, newest, iat)
+      if (newest === undefined) return { session }
+      await noteAccess(tx, session.id, now, accessTokens.latestExpiry(Math.floor(now / 1000)) * 1000)
+      return { session, newest }
     })
   }
 }
