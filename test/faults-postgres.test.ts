@@ -1,9 +1,10 @@
 /** Whatever happens to Postgres, or to both stores: a revocation that was acknowledged holds, and none is lost. */
-import { execFileSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { withClient } from './fixtures/app.ts'
 import { bearer, getProtected, type LoggedIn, logIn, logOut, post, refresh } from './fixtures/client.ts'
@@ -14,6 +15,8 @@ import type { World } from './fixtures/world.ts'
 
 const relays = ({ a, b }: World) => [a, b].flatMap(({ toPostgres }) => toPostgres ?? [])
 
+/** Not synchronously: whoever is asked meanwhile would seem to be late. */
+const run = promisify(execFile)
 /** How often an instance tells in Redis what it knows. */
 const heartbeatMs = 200
 const nobodyCanRecord = [503, 503] as const
@@ -247,11 +250,11 @@ async function backUp(t: Test, { postgres }: World): Promise<() => Promise<void>
   const folder = mkdtempSync(join(tmpdir(), 'latchkey-backup-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
   await postgres.kill('SIGSTOP')
-  execFileSync('cp', ['-a', `${postgres.dir}/.`, folder])
+  await run('cp', ['-a', `${postgres.dir}/.`, folder])
   await postgres.kill('SIGCONT')
   return async () => {
     await postgres.kill('SIGKILL')
-    execFileSync('sh', [
+    await run('sh', [
       '-c',
       'rm -rf "$1"/* && cp -a "$2"/. "$1" && rm "$1"/postmaster.pid',
       'sh',
