@@ -46,7 +46,7 @@ export type Config = Readonly<{
     concurrency: number
     queueMax: number
   }
-  limits: { address: Limit; login: Limit }
+  limits: { address: Limit; login: Limit; forgery: Limit }
   /** Made at a start at which there is no admin. */
   firstAdmin: { username: string; password: string } | undefined
 }>
@@ -137,6 +137,7 @@ export function loadConfig(env: Environment): Config {
     limits: {
       address: readLimit(settings, 'RATE', { max: 1000, windowSeconds: 60 }),
       login: readLimit(settings, 'LOGIN_RATE', { max: 300, windowSeconds: 900 }),
+      forgery: readLimit(settings, 'FORGERY_RATE', { max: 1000, windowSeconds: 60 }),
     },
     firstAdmin,
   }

@@ -627,6 +627,44 @@ t.test('a login limit cannot be spoofed away either, and what is told names the 
   )
 })
 
+t.test('forged tokens use up a budget of their address, and then nothing more of ours', async (t) => {
+  const env = { ...trusted, RATE_MAX: '0', FORGERY_RATE_MAX: '5', FORGERY_RATE_WINDOW_SECONDS: '2' }
+  const { url } = await startInstance(t, { stores, env })
+  const [known, unknown] = [await registerAndLogIn(url), await registerAndLogIn(url)]
+  const ask = (token: string, from: Headers) =>
+    call(url, '/protected', { headers: { ...bearer(token), ...from } })
+  const forge = (i: number) => known.token.replace(/.{10}$/, `${i}`.padStart(10, 'A'))
+  const [attacker, other] = [via(randomAddress()), via(randomAddress())]
+  t.equal((await ask(known.token, attacker)).status, 200)
+
+  for (let i = 0; i < 5; i++) t.strictSame(refusalOf(await ask(forge(i), attacker)), refusal('token_invalid'))
+  for (const [name, token] of Object.entries({ forged: forge(6), 'not seen before': unknown.token })) {
+    for (const reply of [
+      await ask(token, attacker),
+      await post(url, '/logout', undefined, { ...bearer(token), ...attacker }),
+    ]) {
+      const retryAfter = reply.headers.get('retry-after') ?? ''
+      t.match(retryAfter, /^[12]$/, name)
+      t.strictSame(refusalOf(reply), refusal('rate_limited', undefined, retryAfter), name)
+    }
+  }
+  t.equal(
+    (await ask(known.token, attacker)).status,
+    200,
+    'what was verified before costs nothing, and goes on',
+  )
+  t.strictSame(refusalOf(await ask(forge(7), other)), refusal('token_invalid'), 'others have their own')
+  t.equal((await ask(unknown.token, other)).status, 200)
+  t.strictSame(
+    refusalOf(await ask('', attacker)),
+    refusal('malformed_authorization'),
+    'and no token costs nothing',
+  )
+
+  const fresh = await registerAndLogIn(url)
+  await eventually(t, async () => (await ask(fresh.token, attacker)).status === 200)
+})
+
 t.test('0 is no limit, of the one or of the other', async (t) => {
   const start = (env: Environment) => startInstance(t, { stores, env: { ...limits, ...trusted, ...env } })
   const user = randomUser()

@@ -34,6 +34,12 @@ const randomToken = (): TokenIdentity => ({
 })
 
 /** The four entries that each refuse a token. */
+/** What asks and calls back, as a promise. */
+const answerOf =
+  <Answer>(ask: (token: TokenIdentity, done: (answer: Answer) => void) => void) =>
+  (token: TokenIdentity) =>
+    new Promise<Answer>((done) => ask(token, done))
+
 const entriesFor = ({ jti, sid, sub, ver, kid }: TokenIdentity): RevocationEntry[] => [
   { scope: 'token', subject: jti, expiresAt: inAnHour() },
   { scope: 'session', subject: sid, expiresAt: inAnHour() },
@@ -370,14 +376,14 @@ t.test('the index', async (t) => {
         set: redis.set.bind(redis),
         isCluster: false,
       }))
-      const ask = index.has
+      const ask = answerOf(index.has)
 
       const first = ask(randomToken())
       while (trips.length === 0) await new Promise(setImmediate)
       // The first question is on its way. What is revoked now must be seen by whoever asks from now on.
       const revoked = randomToken()
       const later = Array.from({ length: 50 }, () => randomToken())
-      const answers = [ask(revoked), ...later.map(ask)]
+      const answers = [ask(revoked), ...later.map((token) => ask(token))]
       await withRedis((direct) => direct.set(`rv:s:${revoked.sid}`, '', 'EX', 60))
       t.equal(await first, false)
       t.same(
@@ -416,7 +422,7 @@ t.test(
     const connection = await emptyRecord(t)
     const tail = tailOn(t, connection)
     const index = await realIndex(t)
-    const ask = createCheck({ tail, index, mirror: false, onVerdict() {} })
+    const ask = answerOf(createCheck({ tail, index, mirror: false, onVerdict() {} }))
     await tail.load()
     await tail.follow()
     for (const scopes of combinations([0, 1, 2, 3])) {

@@ -16,13 +16,18 @@ export function authorizationValues(rawHeaders: readonly string[]): string[] {
   return values
 }
 
+/** Case does not matter to a scheme. */
+const bearerScheme = /^bearer(?:[ \t]+|$)/i
+
 /** Reads the bearer token of a request (RFC 6750 §2.1, RFC 9110 §11.6.2) from its raw headers. */
 export function presentedToken(rawHeaders: readonly string[]): PresentedToken {
   const [value, another] = authorizationValues(rawHeaders)
   if (value === undefined) return { failure: 'missing_token' }
   if (another !== undefined) return { failure: 'malformed_authorization' }
 
-  const [scheme, token, ...more] = value.split(/[ \t]+/)
-  if (scheme?.toLowerCase() !== 'bearer') return { failure: 'missing_token' }
-  return token && more.length === 0 ? { token } : { failure: 'malformed_authorization' }
+  const scheme = bearerScheme.exec(value)
+  if (!scheme) return { failure: 'missing_token' }
+  const token = value.slice(scheme[0].length)
+  const isOneWord = token !== '' && !token.includes(' ') && !token.includes('\t')
+  return isOneWord ? { token } : { failure: 'malformed_authorization' }
 }

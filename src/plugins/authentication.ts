@@ -1,4 +1,5 @@
 /** The guard of every route that needs an access token: routes registered inside its scope are guarded. */
+import { promisify } from 'node:util'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { presentedToken } from '../bearer/authorization-header.ts'
@@ -29,6 +30,7 @@ const refusals: OutcomeCode[] = [
   'token_expired',
   'token_revoked',
   'revocation_unknown',
+  'rate_limited',
 ]
 
 export interface AuthenticationOptions {
@@ -37,7 +39,7 @@ export interface AuthenticationOptions {
 
 export default fp(
   async function authentication(app: FastifyInstance, { config }: AuthenticationOptions) {
-    const { clock, inspectToken } = app
+    const { clock, inspectToken, recallToken } = app
     const { check } = app.revocation
 
     // Without a guard there is no token, and reading one throws rather than answering for nobody.
@@ -53,19 +55,36 @@ export default fp(
       request.accessToken = await inspectPresented(request)
     })
 
-    app.decorate('authenticate', async (request: FastifyRequest) => {
-      const token = await inspectPresented(request)
+    /** Lets a verified token through if it is alive. */
+    function admit(request: FastifyRequest, token: AccessToken, done: (refusal?: Outcome) => void): void {
       const { kid, claims } = token
-      if (isExpired(claims, inSeconds(clock), config.clockToleranceSeconds))
-        throw new Outcome('token_expired')
-      const verdict = await check({ kid, ...claims })
-      if (verdict === 'revoked') throw new Outcome('token_revoked')
-      if (verdict === 'unknown') throw new Outcome('revocation_unknown')
-      request.accessToken = token
-    })
+      if (isExpired(claims, inSeconds(clock), config.clockToleranceSeconds)) {
+        done(new Outcome('token_expired'))
+        return
+      }
+      const { jti, sid, sub, ver } = claims
+      check({ jti, sid, sub, ver, kid }, (verdict) => {
+        if (verdict === 'live') {
+          request.accessToken = token
+          done()
+        } else done(new Outcome(verdict === 'revoked' ? 'token_revoked' : 'revocation_unknown'))
+      })
+    }
+
+    function authenticate(request: FastifyRequest, done: (refusal?: Error) => void): void {
+      const presented = presentedToken(request.raw.rawHeaders)
+      if ('failure' in presented) {
+        done(new Outcome(presented.failure))
+        return
+      }
+      const known = recallToken(presented.token)
+      if (known) admit(request, known, done)
+      else inspectToken(request, presented.token).then((token) => admit(request, token, done), done)
+    }
+    app.decorate('authenticate', promisify(authenticate))
 
     app.decorate('demandAccessToken', function () {
-      this.addHook('onRequest', this.authenticate)
+      this.addHook('onRequest', (request, _reply, done) => authenticate(request, done))
       this.describeRoutes({ security: [{ bearerAuth: [] }], failures: refusals })
     })
   },

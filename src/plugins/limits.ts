@@ -1,6 +1,7 @@
 /**
  * How often a client may ask, counted in Redis, or in memory where there is none and while it is away. Only what needs no
- * token is counted: a guarded route costs little, and its client is known.
+ * token is counted: a guarded route costs little, and its client is known. Unless the token is forged, which costs a
+ * signature check: those are counted too.
  */
 import { createHash } from 'node:crypto'
 import { isIP } from 'node:net'
@@ -17,6 +18,12 @@ declare module 'fastify' {
     limitByAddress(this: FastifyInstance): void
     /** For preHandler of a login: counts by address and account together, before any hashing. @throws Outcome `rate_limited` */
     limitLogins(request: FastifyRequest<{ Body: { username: string } }>, reply: FastifyReply): Promise<void>
+    /** How many tokens that do not verify each address may send, to this process: it is this one's time that they take. */
+    forgeryBudget: {
+      /** @throws Outcome `rate_limited` */
+      assertLeft(request: FastifyRequest): Promise<void>
+      spend(request: FastifyRequest): Promise<void>
+    }
   }
 }
 
@@ -30,22 +37,24 @@ export default fp(
   async function limits(app: FastifyInstance, { config }: LimitsOptions) {
     const { rateRedis } = app
 
-    /** @returns undefined where the limit is off */
+    const { address, login, forgery } = config.limits
+    const countAddress = await createCount(address, addressOf, 'rl:address:')
+    const countLogin = await createCount(login, loginOf, 'rl:login:')
+    const countForgery = await createCount(forgery, addressOf)
+
+    /** @param inRedis how its keys there begin; without it, this process counts by itself. @returns undefined where the limit is off */
     async function createCount(
-      name: string,
       { max, windowSeconds }: Limit,
       keyGenerator: (request: FastifyRequest) => string,
+      inRedis?: string,
     ): Promise<Count | undefined> {
       if (max === 0) return undefined
       const options = { max, timeWindow: windowSeconds * 1000, keyGenerator }
-      const inMemory = await registerCount(app, options)
-      if (!rateRedis) return inMemory
-      const inRedis = await registerCount(app, { ...options, redis: rateRedis, nameSpace: `rl:${name}:` })
-      return (request) => inRedis(request).catch(() => inMemory(request))
+      const count = await registerCount(app, options)
+      if (!rateRedis || inRedis === undefined) return count
+      const countTogether = await registerCount(app, { ...options, redis: rateRedis, nameSpace: inRedis })
+      return (request) => countTogether(request).catch(() => count(request))
     }
-
-    const countAddress = await createCount('address', config.limits.address, addressOf)
-    const countLogin = await createCount('login', config.limits.login, loginOf)
 
     app.decorate('limitByAddress', function () {
       this.describeRoutes({ failures: ['rate_limited'] })
@@ -56,6 +65,16 @@ export default fp(
 
     app.decorate('limitLogins', async (request, reply) => {
       tell(reply, await countLogin?.(request))
+    })
+
+    app.decorate('forgeryBudget', {
+      async assertLeft(request) {
+        const count = await countForgery?.(request, { increment: false })
+        if (count?.isAllowed === false && count.remaining === 0) throw surplus(count.ttlInSeconds)
+      },
+      async spend(request) {
+        await countForgery?.(request)
+      },
     })
   },
   { name: 'limits', dependencies: ['redis', 'openapi'] },
@@ -85,8 +104,11 @@ function tell(reply: FastifyReply, count: Awaited<ReturnType<Count>> | undefined
       'ratelimit-reset': ttlInSeconds,
     })
   }
-  if (isExceeded) throw new Outcome('rate_limited', { retryAfterSeconds: Math.max(1, ttlInSeconds) })
+  if (isExceeded) throw surplus(ttlInSeconds)
 }
+
+const surplus = (ttlInSeconds: number) =>
+  new Outcome('rate_limited', { retryAfterSeconds: Math.max(1, ttlInSeconds) })
 
 /** A proxy may write a port behind the address. */
 const forwarded = /^\[?([\da-f.:]+?)\]?(:\d+)?$/i

@@ -6,10 +6,11 @@ import type { Tail } from './tail.ts'
 /** `unknown` is neither: it must refuse, but not call the token revoked. */
 export type Verdict = 'live' | 'revoked' | 'unknown'
 
-export type RevocationCheck = (token: TokenIdentity) => Promise<Verdict>
+/** Calls back, at once where it can: every guarded request comes through here, and a promise for each costs as much as the look-up. */
+export type RevocationCheck = (token: TokenIdentity, done: (verdict: Verdict) => void) => void
 
 export interface CheckOptions {
-  tail: Pick<Tail, 'has' | 'catchUp'>
+  tail: Pick<Tail, 'has' | 'isFresh' | 'catchUp'>
   index: Pick<RevocationIndex, 'has'> | undefined
   /** The index is asked only while the tail is not fresh. */
   mirror: boolean
@@ -23,13 +24,22 @@ export interface CheckOptions {
  * acknowledged, and the tail still refuses all that it knew.
  */
 export function createCheck({ tail, index, mirror, onVerdict }: CheckOptions): RevocationCheck {
-  return async function check(token) {
-    const fresh = await tail.catchUp()
-    const dead = tail.has(token)
-    const inIndex = dead || (fresh && mirror) ? undefined : await index?.has(token)
-    const by = sourcesOf(fresh || dead, inIndex !== undefined)
-    const verdict = dead || inIndex || tail.has(token) ? 'revoked' : by === 'none' ? 'unknown' : 'live'
-    onVerdict(verdict, by)
-    return verdict
+  function judge(token: TokenIdentity, fresh: boolean, done: (verdict: Verdict) => void): void {
+    const tell = (verdict: Verdict, by: Sources) => {
+      onVerdict(verdict, by)
+      done(verdict)
+    }
+    if (tail.has(token)) tell('revoked', 'tail')
+    else if (!index || (fresh && mirror)) tell(fresh ? 'live' : 'unknown', fresh ? 'tail' : 'none')
+    else
+      index.has(token, (dead) => {
+        const by = sourcesOf(fresh, dead !== undefined)
+        tell(dead ? 'revoked' : by === 'none' ? 'unknown' : 'live', by)
+      })
+  }
+
+  return function check(token, done) {
+    if (tail.isFresh()) judge(token, true, done)
+    else void tail.catchUp().then((fresh) => judge(token, fresh, done))
   }
 }

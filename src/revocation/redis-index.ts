@@ -11,7 +11,7 @@ export interface RevocationIndex {
   /** Writes entries; keys that exist keep the longer life. @throws if Redis did not take all of them */
   write(entries: readonly RevocationEntry[]): Promise<void>
   /** Asks in the next round trip; undefined when the index cannot tell, or cannot be relied on (witness.ts). */
-  has(token: TokenIdentity): Promise<boolean | undefined>
+  has(token: TokenIdentity, done: (dead: boolean | undefined) => void): void
   /** Whether this is among what it refuses, as far as it can tell. */
   holds(entry: Pick<RevocationEntry, 'scope' | 'subject'>): Promise<boolean>
   isKnown(): boolean
@@ -64,7 +64,8 @@ export function createRedisIndex({
       answer(askers)
       return
     }
-    redis.mget([...asked, witness.epochKey]).then(
+    asked.push(witness.epochKey)
+    redis.mget(asked).then(
       (found) => answer(askers, found),
       (error: unknown) => {
         lose(error)
@@ -127,12 +128,15 @@ export function createRedisIndex({
       }
     },
 
-    async has(token) {
-      if (!known) return undefined
+    has(token, done) {
+      if (!known) {
+        done(undefined)
+        return
+      }
       const subjects = subjectsOf(token)
       for (const scope of scopes) keys.push(keyOf(scope, subjects[scope]))
+      waiting.push(done)
       schedule()
-      return await new Promise((done) => waiting.push(done))
     },
 
     async holds({ scope, subject }) {

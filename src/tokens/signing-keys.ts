@@ -29,6 +29,8 @@ export interface SigningKeys {
    * @throws Outcome `revocation_unknown` if they cannot be read now: there may be such a key
    */
   findPublicKey(kid: string): Promise<string | undefined>
+  /** Whether tokens of this key may be trusted, as far as is known here. */
+  isTrusted(kid: string): boolean
   /** The keys that verifiers may trust (RFC 7517 §5). */
   jwks(): { keys: PublicJwk[] }
 }
@@ -139,6 +141,7 @@ export async function createSigningKeys({
       }
       return loaded.publicKeys.get(kid)
     },
+    isTrusted: (kid) => loaded.publicKeys.has(kid),
     jwks: () => loaded.jwks,
   }
 }
