@@ -1,0 +1,78 @@
+/** Processes on cores of their own, and the CPU that they take. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** The servers that are measured share one core, for they work by turns; load and stores have the others. */
+export const serverCore = '0'
+export const otherCores = `1-${availableParallelism() - 1}`
+
+/** Ticks in which Linux counts CPU time. */
+const ticksPerSecond = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }))
+
+export interface PinnedProcess {
+  child: ChildProcess
+  /** Microseconds that it and its children have had of a processor so far. */
+  cpuMicroseconds(): number
+  /** Bytes that it holds in memory, and its children with it. */
+  residentBytes(): number
+  end(): Promise<void>
+}
+
+/** @param env all of it */
+export function startPinned(
+  cores: string,
+  command: readonly string[],
+  env: Readonly<Record<string, string>>,
+): PinnedProcess {
+  // It must not outlive the benchmark, however that ends.
+  const child = spawn('setpriv', ['--pdeathsig=KILL', 'taskset', '-c', cores, ...command], {
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  const ended = once(child, 'exit')
+  const sum = (read: (pid: number) => number) =>
+    familyOf(child.pid as number).reduce((total, pid) => total + read(pid), 0)
+
+  return {
+    child,
+    cpuMicroseconds: () => sum(cpuMicrosecondsOf),
+    residentBytes: () => sum(residentBytesOf),
+    async end() {
+      child.kill('SIGTERM')
+      await ended
+    },
+  }
+}
+
+/** Resolves with the milliseconds until it answered. */
+export async function waitFor(url: string): Promise<number> {
+  const startedAt = performance.now()
+  for (;;) {
+    try {
+      await fetch(url)
+      return performance.now() - startedAt
+    } catch {}
+    if (performance.now() - startedAt > 60_000) throw new Error(`${url} does not answer`)
+    await sleep(5)
+  }
+}
+
+function familyOf(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()
+  return [pid, ...(children ? children.split(' ').flatMap((child) => familyOf(Number(child))) : [])]
+}
+
+/** proc(5): user and system time stand twelve and thirteen fields behind the name, which may have spaces in it. */
+function cpuMicrosecondsOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return ((Number(fields[11]) + Number(fields[12])) * 1e6) / ticksPerSecond
+}
+
+function residentBytesOf(pid: number): number {
+  const [, kilobytes] = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
+  return Number(kilobytes) * 1024
+}

@@ -1,0 +1,60 @@
+/**
+ * `npm run bench`: measures latchkey beside what it is compared with, on real servers of its own, and writes what it saw to
+ * bench/. Words name the chapters to run, and then only say what they saw; --quick is a look within a minute.
+ */
+import { execFileSync } from 'node:child_process'
+import { writeFile } from 'node:fs/promises'
+import { availableParallelism, cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import { type Server, startPostgres, startRedis } from '../test/fixtures/servers.ts'
+import { drawChart } from './chart.ts'
+import { check } from './check.ts'
+import { otherCores } from './machine.ts'
+import { type Chapter, type Table, toMarkdown } from './report.ts'
+
+const chapters: Record<string, Chapter> = { check }
+
+const { values, positionals } = parseArgs({
+  options: { quick: { type: 'boolean', default: false } },
+  allowPositionals: true,
+})
+const names = positionals.length > 0 ? positionals : Object.keys(chapters)
+const servers: Server[] = []
+
+if (availableParallelism() < 2)
+  throw new Error('this needs two processors: one for the server, one for its load')
+// Whatever is started from here, stores and load, leaves the server's core alone.
+execFileSync('taskset', ['-acp', otherCores, `${process.pid}`])
+
+try {
+  const tables: Table[] = []
+  for (const name of names) {
+    const chapter = chapters[name]
+    if (!chapter) throw new Error(`there is no chapter ${name}, but ${Object.keys(chapters).join(', ')}`)
+    for (const table of await chapter({ quick: values.quick, startStores })) {
+      process.stdout.write(`${toMarkdown(table)}\n`)
+      tables.push(table)
+    }
+  }
+  if (positionals.length === 0 && !values.quick) await publish(tables)
+} finally {
+  await Promise.all(servers.map((server) => server.stop()))
+}
+
+async function startStores() {
+  const [postgres, redis] = await Promise.all([startPostgres(), startRedis()])
+  servers.push(postgres, redis)
+  return { databaseUrl: postgres.url, redisUrl: redis.url }
+}
+
+async function publish(tables: readonly Table[]): Promise<void> {
+  const beside = (file: string) => new URL(file, import.meta.url)
+  const [{ model = '' } = {}] = cpus()
+  const head = `# What latchkey costs
+
+Written by \`npm run bench\` on ${new Date().toISOString().slice(0, 10)}, on one core of ${availableParallelism()} (${model.trim()}), Node ${process.versions.node}. In
+brackets, what nine of ten rounds were above and below. Only ratios carry over to another machine.
+`
+  await writeFile(beside('results.md'), [head, ...tables.map(toMarkdown)].join('\n'))
+  for (const { chart } of tables) if (chart) await writeFile(beside(`${chart.file}.svg`), drawChart(chart))
+}
