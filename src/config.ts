@@ -14,6 +14,8 @@ export type Config = Readonly<{
   port: number
   logLevel: string
   shutdownTimeoutSeconds: number
+  /** Processes that serve; one is this process itself. */
+  workers: number
   /** Addresses and CIDRs of proxies whose X-Forwarded-For is believed. */
   trustProxy: string[]
   /** Postgres, or the folder of the embedded store. */
@@ -66,6 +68,7 @@ export function loadConfig(env: Environment): Config {
   const production = env.NODE_ENV === 'production'
   const port = integer('PORT', { default: 3000, min: 0, max: 65_535 })
   const databaseUrl = readDatabaseUrl(settings)
+  const workers = integer('WORKERS', { default: 1, min: 1, max: 64 })
   const keyEncryptionSecret = secret('KEY_ENCRYPTION_SECRET')
   const issuer = url('ISSUER', text('ISSUER'), ['https:', 'http:'])
   const firstAdmin = readFirstAdmin(settings)
@@ -79,6 +82,8 @@ export function loadConfig(env: Environment): Config {
   if (memoryKib < 8 * parallelism)
     problem('ARGON2_MEMORY_KIB', 'must be at least eight times ARGON2_PARALLELISM')
   if (freshMs < 2 * tailMs) problem('REVOCATION_FRESH_MS', 'must be at least twice REVOCATION_TAIL_MS')
+  if (workers > 1 && databaseUrl === undefined)
+    problem('WORKERS', 'needs DATABASE_URL: the embedded store is for one process')
   if (keyEncryptionSecret !== undefined) {
     if (keyEncryptionSecret.length < 32) problem('KEY_ENCRYPTION_SECRET', 'must have at least 32 characters')
     else if (production && isExample(keyEncryptionSecret))
@@ -99,6 +104,7 @@ export function loadConfig(env: Environment): Config {
     port,
     logLevel: oneOf('LOG_LEVEL', 'info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
     shutdownTimeoutSeconds: integer('SHUTDOWN_TIMEOUT_SECONDS', { default: 10, min: 1, max: 3600 }),
+    workers,
     trustProxy: readTrustProxy(settings),
     database: databaseUrl === undefined ? { folder: text('DATA_DIR') ?? './data' } : { url: databaseUrl },
     redisUrl: readRedisUrl(settings, 'REDIS_URL'),
@@ -128,7 +134,7 @@ export function loadConfig(env: Environment): Config {
       parallelism,
       // One thread of libuv's pool stays free for everybody else.
       concurrency: integer('ARGON2_CONCURRENCY', {
-        default: Math.max(1, Math.min(availableParallelism(), threads - 1)),
+        default: Math.max(1, Math.min(Math.floor(availableParallelism() / workers), threads - 1)),
         min: 1,
         max: Math.max(1, threads - 1),
       }),

@@ -22,7 +22,8 @@ const mayImport: Record<string, readonly string[]> = {
   schemas: ['schemas'],
   routes: ['schemas', 'outcomes'],
   app: ['plugins', 'routes', 'config'],
-  server: ['app', 'config'],
+  workers: ['plugins', 'config'],
+  server: ['app', 'workers', 'config'],
   cli: ['db', 'config', 'server'],
 }
 

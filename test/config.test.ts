@@ -17,6 +17,7 @@ const production: Environment = {
 const numbers: Record<string, string> = {
   PORT: '8080',
   SHUTDOWN_TIMEOUT_SECONDS: '25',
+  WORKERS: '4',
   METRICS_PORT: '9464',
   REVOCATION_TAIL_MS: '50',
   REVOCATION_FRESH_MS: '500',
@@ -67,6 +68,7 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     port: 3000,
     logLevel: 'info',
     shutdownTimeoutSeconds: 10,
+    workers: 1,
     trustProxy: [],
     database: { folder: './data' },
     redisUrl: undefined,
@@ -123,6 +125,7 @@ t.test('every setting arrives where it belongs', async (t) => {
     port: 8080,
     logLevel: 'warn',
     shutdownTimeoutSeconds: 25,
+    workers: 4,
     trustProxy: ['192.0.2.1', '10.0.0.0/8', '2001:db8::/32'],
     database: { url: 'postgres://latchkey@db.test/latchkey' },
     redisUrl: 'rediss://:pass@redis.test:6380/1',
@@ -266,7 +269,13 @@ t.test('a number is written in digits, within its limits, or refused', async (t)
     const [, min, max] = /from (\d+) to (\d+)/.exec(problem)?.map(Number) ?? []
     if (min === undefined || max === undefined) throw new Error(`${problem} does not tell the limits`)
     // Where two settings must fit each other, the other one is chosen to.
-    const fitting = { REVOCATION_TAIL_MS: '10', REVOCATION_FRESH_MS: '60000', ARGON2_MEMORY_KIB: '4194304' }
+    const fitting = {
+      DATABASE_URL: production.DATABASE_URL,
+      KEY_ENCRYPTION_SECRET: goodSecret,
+      REVOCATION_TAIL_MS: '10',
+      REVOCATION_FRESH_MS: '60000',
+      ARGON2_MEMORY_KIB: '4194304',
+    }
     for (const value of [min, max])
       t.strictSame(
         namesOf(problemsOf({ ...fitting, [name]: `${value}` })).filter((wrong) => wrong === name),
@@ -380,6 +389,18 @@ t.test('a secret that is set twice, or whose file cannot be read, is told by nam
 t.test('Postgres needs a secret for the keys it keeps', async (t) => {
   t.strictSame(namesOf(problemsOf({ DATABASE_URL: 'postgres://db.test' })), ['KEY_ENCRYPTION_SECRET'])
   t.strictSame(problemsOf({ DATABASE_URL: 'postgres://db.test', KEY_ENCRYPTION_SECRET: goodSecret }), [])
+})
+
+t.test('workers share a database and the cores', async (t) => {
+  t.match(problemsOf({ WORKERS: '2' }), [/^WORKERS needs DATABASE_URL/])
+  t.strictSame(problemsOf({ WORKERS: '1' }), [])
+  const cores = availableParallelism()
+  for (const [WORKERS, share] of [
+    ['2', Math.max(1, Math.min(Math.floor(cores / 2), 3))],
+    ['64', Math.max(1, Math.min(Math.floor(cores / 64), 3))],
+  ] as const)
+    t.equal(loadConfig({ ...production, WORKERS }).passwords.concurrency, share)
+  t.equal(loadConfig({ ...production, WORKERS: '64', ARGON2_CONCURRENCY: '3' }).passwords.concurrency, 3)
 })
 
 t.test('production takes what it needs and nothing less', async (t) => {

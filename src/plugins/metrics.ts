@@ -10,8 +10,11 @@ declare module 'fastify' {
   }
 }
 
+/** What a worker answers with its metrics. */
+export const metricsRequest = 'metrics'
+
 export interface MetricsOptions {
-  config: Pick<Config, 'host' | 'metricsPort'>
+  config: Pick<Config, 'host' | 'metricsPort' | 'workers'>
 }
 
 export default fp(
@@ -19,11 +22,17 @@ export default fp(
     const registry = new Registry()
     app.decorate('metrics', registry)
     if (config.metricsPort === 0) return
+    if (config.workers > 1) {
+      // The process that started the workers serves them all together: see workers.
+      const answer = async (message: unknown) => {
+        if (message === metricsRequest) process.send?.(await registry.getMetricsAsJSON())
+      }
+      app.addHook('onReady', async () => void process.on('message', answer))
+      return
+    }
 
     const server = Fastify({ forceCloseConnections: true })
-    server.get('/metrics', async (_request, reply) =>
-      reply.type(registry.contentType).send(await registry.metrics()),
-    )
+    serveMetrics(server, () => registry.metrics())
     app.addHook('onReady', async () => {
       await server.listen({ host: config.host, port: config.metricsPort })
     })
@@ -31,3 +40,9 @@ export default fp(
   },
   { name: 'metrics' },
 )
+
+export function serveMetrics(server: FastifyInstance, read: () => Promise<string>): void {
+  server.get('/metrics', async (_request, reply) =>
+    reply.type(Registry.PROMETHEUS_CONTENT_TYPE).send(await read()),
+  )
+}

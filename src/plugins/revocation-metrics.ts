@@ -11,6 +11,9 @@ export interface RevocationMetrics {
   observeHold(seconds: number): void
 }
 
+/** Over several workers, the worst one shows, and a mode is 1 if any of them is in it: an alert means the same with one or many. */
+const aggregator = 'max'
+
 export interface RevocationMetricsOptions {
   registry: Registry
   tail: Pick<Tail, 'size' | 'ageMs'>
@@ -52,6 +55,7 @@ export function createRevocationMetrics({
     name: 'latchkey_mode',
     help: '1 for who answers the checks now, 0 for the others',
     labelNames: ['mode'],
+    aggregator,
     registers,
     async collect() {
       const now = (await mode()).mode
@@ -61,6 +65,7 @@ export function createRevocationMetrics({
   new Gauge({
     name: 'latchkey_tail_age_seconds',
     help: 'How long ago the last look at the record was sent that succeeded',
+    aggregator,
     registers,
     collect() {
       this.set(tail.ageMs() / 1000)
@@ -69,6 +74,7 @@ export function createRevocationMetrics({
   new Gauge({
     name: 'latchkey_live_entries',
     help: 'Revocations that this instance holds in memory',
+    aggregator,
     registers,
     collect() {
       this.set(tail.size)
