@@ -17,7 +17,8 @@ const mayImport: Record<string, readonly string[]> = {
   bearer: ['bearer'],
   ...Object.fromEntries(areas.map((area, i) => [area, [...areas.slice(0, i + 1), ...leaves]])),
   settings: [],
-  config: ['settings'],
+  'compound-settings': ['settings'],
+  config: ['settings', 'compound-settings'],
   plugins: [...areas, ...leaves, 'plugins', 'config'],
   schemas: ['schemas'],
   routes: ['schemas', 'outcomes'],
@@ -26,7 +27,7 @@ const mayImport: Record<string, readonly string[]> = {
   cli: ['db', 'config', 'server'],
 }
 
-const withoutFramework = [...areas, ...leaves, 'settings', 'config']
+const withoutFramework = [...areas, ...leaves, 'settings', 'compound-settings', 'config']
 
 interface SourceFile {
   path: string

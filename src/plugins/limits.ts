@@ -8,7 +8,7 @@ import rateLimit, { normalizeIP, type RateLimitPluginOptions } from '@fastify/ra
 import type { FastifyInstance, FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { canonicalUsername } from '../accounts/usernames.ts'
-import type { Config, Limit } from '../config.ts'
+import type { Config } from '../config.ts'
 import { Outcome } from '../outcomes.ts'
 
 declare module 'fastify' {
@@ -33,7 +33,7 @@ export default fp(
     /** @returns undefined where the limit is off */
     async function createCount(
       name: string,
-      { max, windowSeconds }: Limit,
+      { max, windowSeconds }: Config['limits']['address'],
       keyGenerator: (request: FastifyRequest) => string,
     ): Promise<Count | undefined> {
       if (max === 0) return undefined
