@@ -1,5 +1,6 @@
 /** The settings that are more than a number or a word, each with rules of its own. */
 import { isIP } from 'node:net'
+import { parseRedisAddress, type RedisAddress } from './redis-address.ts'
 import type { Settings } from './settings.ts'
 
 /** At most so many in so long; `max` 0 is no limit. */
@@ -13,21 +14,21 @@ const exampleSecret = /change.?me|example|secret|password|nanosecond/i
 export const readDatabaseUrl = ({ url, secret }: Settings) =>
   url('DATABASE_URL', secret('DATABASE_URL'), ['postgres:', 'postgresql:'])
 
-/** One server, the nodes of a Cluster with commas between them, or Sentinels and the name that they know the master by. */
-export function readRedisUrl({ secret, url, problem }: Settings, name: string): string | undefined {
+export function readRedisAddress({ secret, problem }: Settings, name: string): RedisAddress | undefined {
   const value = secret(name)
-  if (value?.startsWith('sentinel:')) {
-    const [, hosts = ''] = /^sentinel:\/\/(?:[^@/]*@)?([^@/]+)\/[^/\s]+$/.exec(value) ?? []
-    if (hosts.split(',').every((host) => URL.canParse(`redis://${host}`) && host)) return value
-    problem(name, 'must be sentinel://host:port,host:port/<name of the master>')
-    return undefined
-  }
-  const nodes = value?.split(/,(?=rediss?:\/\/)/) ?? []
-  if (nodes.some((node) => /,[^@]*$|:\/\/([^@]*@)?$|%(?![\da-f]{2})/i.test(node))) {
-    problem(name, 'must have a protocol and a host in every node, and % only before two hexadecimal digits')
-    return undefined
-  }
-  return nodes.every((node) => url(name, node, ['redis:', 'rediss:'])) ? value : undefined
+  if (value === undefined) return undefined
+  const address = parseRedisAddress(value)
+  if (address === undefined) problem(name, howToSpell(value))
+  return address
+}
+
+/** What the setting seems meant to be decides what is told. */
+function howToSpell(redis: string): string {
+  if (redis.startsWith('sentinel:'))
+    return 'must be sentinel://host:port,host:port/<name of the master>, with % only before two hexadecimal digits'
+  if (/^rediss?:\/\//.test(redis))
+    return 'must have a protocol and a host in every node, and % only before two hexadecimal digits'
+  return 'must be a URL that starts with redis:// or rediss://'
 }
 
 export const readLimit = ({ integer }: Settings, name: string, usual: Limit): Limit => ({

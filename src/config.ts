@@ -6,9 +6,10 @@ import {
   readDatabaseUrl,
   readFirstAdmin,
   readLimit,
-  readRedisUrl,
+  readRedisAddress,
   readTrustProxy,
 } from './compound-settings.ts'
+import type { RedisAddress } from './redis-address.ts'
 import { type Environment, readSettings } from './settings.ts'
 
 export type Config = Readonly<{
@@ -20,10 +21,9 @@ export type Config = Readonly<{
   trustProxy: string[]
   /** Postgres, or the folder of the embedded store. */
   database: { url: string } | { folder: string }
-  /** One server, the nodes of a Cluster or Sentinels: see revocation/redis. */
-  redisUrl: string | undefined
+  redis: RedisAddress | undefined
   /** Where requests are counted, if not in the same Redis. */
-  rateRedisUrl: string | undefined
+  rateRedis: RedisAddress | undefined
   revocation: { mode: RevocationMode; tailMs: number; freshMs: number }
   /** Where metrics are served; 0 is nowhere. */
   metricsPort: number
@@ -102,8 +102,8 @@ export function loadConfig(env: Environment): Config {
     shutdownTimeoutSeconds: integer('SHUTDOWN_TIMEOUT_SECONDS', { default: 10, min: 1, max: 3600 }),
     trustProxy: readTrustProxy(settings),
     database: databaseUrl === undefined ? { folder: text('DATA_DIR') ?? './data' } : { url: databaseUrl },
-    redisUrl: readRedisUrl(settings, 'REDIS_URL'),
-    rateRedisUrl: readRedisUrl(settings, 'RATE_REDIS_URL'),
+    redis: readRedisAddress(settings, 'REDIS_URL'),
+    rateRedis: readRedisAddress(settings, 'RATE_REDIS_URL'),
     revocation: { mode: oneOf('REVOCATION_MODE', 'redis', revocationModes), tailMs, freshMs },
     metricsPort: integer('METRICS_PORT', { default: 0, min: 0, max: 65_535 }),
     issuer: issuer ?? `http://localhost:${port}`,

@@ -608,7 +608,11 @@ async function realIndex(
     redis,
   ) => redis,
 ) {
-  const redis = connectRedis({ url: process.env.TEST_REDIS_URL as string, deadlineMs: 1_000, onError() {} })
+  const redis = connectRedis({
+    address: { url: process.env.TEST_REDIS_URL as string },
+    deadlineMs: 1_000,
+    onError() {},
+  })
   await redis.connect()
   const index = createRedisIndex({
     redis: wrap(redis),
