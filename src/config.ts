@@ -1,13 +1,16 @@
 /** The environment, read once. All problems are told together, by the name of the setting and never with its value. */
-import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
-import { type Environment, readSettings, type Settings } from './settings.ts'
-
-/** At most so many in so long; `max` 0 is no limit. */
-export interface Limit {
-  max: number
-  windowSeconds: number
-}
+import {
+  isExample,
+  type Limit,
+  readDatabaseUrl,
+  readFirstAdmin,
+  readLimit,
+  readRedisAddress,
+  readTrustProxy,
+} from './compound-settings.ts'
+import type { RedisAddress } from './redis-address.ts'
+import { type Environment, readSettings } from './settings.ts'
 
 export type Config = Readonly<{
   host: string
@@ -20,10 +23,9 @@ export type Config = Readonly<{
   trustProxy: string[]
   /** Postgres, or the folder of the embedded store. */
   database: { url: string } | { folder: string }
-  /** One server, the nodes of a Cluster or Sentinels: see revocation/redis. */
-  redisUrl: string | undefined
+  redis: RedisAddress | undefined
   /** Where requests are counted, if not in the same Redis. */
-  rateRedisUrl: string | undefined
+  rateRedis: RedisAddress | undefined
   revocation: { mode: RevocationMode; tailMs: number; freshMs: number }
   /** Where metrics are served; 0 is nowhere. */
   metricsPort: number
@@ -58,7 +60,6 @@ export type RevocationMode = (typeof revocationModes)[number]
 
 const day = 86_400
 const revocationModes = ['redis', 'mirror'] as const
-const exampleSecret = /change.?me|example|secret|password|nanosecond/i
 
 /** @throws ConfigError */
 export function loadConfig(env: Environment): Config {
@@ -107,8 +108,8 @@ export function loadConfig(env: Environment): Config {
     workers,
     trustProxy: readTrustProxy(settings),
     database: databaseUrl === undefined ? { folder: text('DATA_DIR') ?? './data' } : { url: databaseUrl },
-    redisUrl: readRedisUrl(settings, 'REDIS_URL'),
-    rateRedisUrl: readRedisUrl(settings, 'RATE_REDIS_URL'),
+    redis: readRedisAddress(settings, 'REDIS_URL'),
+    rateRedis: readRedisAddress(settings, 'RATE_REDIS_URL'),
     revocation: { mode: oneOf('REVOCATION_MODE', 'redis', revocationModes), tailMs, freshMs },
     metricsPort: integer('METRICS_PORT', { default: 0, min: 0, max: 65_535 }),
     issuer: issuer ?? `http://localhost:${port}`,
@@ -162,62 +163,6 @@ export function loadDatabaseUrl(env: Environment): string | undefined {
   settings.assertSound()
   return url
 }
-
-const readDatabaseUrl = ({ url, secret }: Settings) =>
-  url('DATABASE_URL', secret('DATABASE_URL'), ['postgres:', 'postgresql:'])
-
-/** One server, the nodes of a Cluster with commas between them, or Sentinels and the name that they know the master by. */
-function readRedisUrl({ secret, url, problem }: Settings, name: string): string | undefined {
-  const value = secret(name)
-  if (value?.startsWith('sentinel:')) {
-    const [, hosts = ''] = /^sentinel:\/\/(?:[^@/]*@)?([^@/]+)\/[^/\s]+$/.exec(value) ?? []
-    if (hosts.split(',').every((host) => URL.canParse(`redis://${host}`) && host)) return value
-    problem(name, 'must be sentinel://host:port,host:port/<name of the master>')
-    return undefined
-  }
-  const nodes = value?.split(/,(?=rediss?:\/\/)/) ?? []
-  if (nodes.some((node) => /,[^@]*$|:\/\/([^@]*@)?$|%(?![\da-f]{2})/i.test(node))) {
-    problem(name, 'must have a protocol and a host in every node, and % only before two hexadecimal digits')
-    return undefined
-  }
-  return nodes.every((node) => url(name, node, ['redis:', 'rediss:'])) ? value : undefined
-}
-
-const readLimit = ({ integer }: Settings, name: string, usual: Limit): Limit => ({
-  max: integer(`${name}_MAX`, { default: usual.max, min: 0, max: 1_000_000_000 }),
-  windowSeconds: integer(`${name}_WINDOW_SECONDS`, { default: usual.windowSeconds, min: 1, max: day }),
-})
-
-/** Addresses or networks, but never everybody: whoever is believed can be anyone. */
-function readTrustProxy({ text, problem }: Settings): string[] {
-  const proxies =
-    text('TRUST_PROXY')
-      ?.split(',')
-      .map((proxy) => proxy.trim()) ?? []
-  if (!proxies.every(isNetwork)) problem('TRUST_PROXY', 'must be addresses or CIDRs with commas between them')
-  return proxies
-}
-
-function isNetwork(text: string): boolean {
-  const [address = '', prefix, ...more] = text.split('/')
-  const bits = { 0: 0, 4: 32, 6: 128 }[isIP(address)] ?? 0
-  const length = /^[1-9]\d{0,2}$/.test(prefix ?? String(bits)) ? Number(prefix ?? bits) : 0
-  return length > 0 && length <= bits && more.length === 0
-}
-
-function readFirstAdmin({ text, secret, problem }: Settings): Config['firstAdmin'] {
-  const username = text('BOOTSTRAP_ADMIN_USERNAME')
-  const password = secret('BOOTSTRAP_ADMIN_PASSWORD')
-  if (username !== undefined && password !== undefined) return { username, password }
-  if (username !== undefined)
-    problem('BOOTSTRAP_ADMIN_PASSWORD', 'is missing, but BOOTSTRAP_ADMIN_USERNAME is set')
-  if (password !== undefined)
-    problem('BOOTSTRAP_ADMIN_USERNAME', 'is missing, but BOOTSTRAP_ADMIN_PASSWORD is set')
-  return undefined
-}
-
-/** A secret with a telling word in it, or of few different characters, was not made by a generator. */
-const isExample = (secret: string) => exampleSecret.test(secret) || new Set(secret).size < 8
 
 function deepFreeze<T extends object>(value: T): T {
   for (const member of Object.values(value))

@@ -3,6 +3,7 @@ import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { loadConfig } from '../src/config.ts'
+import type { RedisAddress } from '../src/redis-address.ts'
 import { ConfigError, type Environment } from '../src/settings.ts'
 
 const goodSecret = 'nKx0v1Wd7ZqT3uYb9sLr5mPe8hJf2cAg'
@@ -71,8 +72,8 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     workers: 1,
     trustProxy: [],
     database: { folder: './data' },
-    redisUrl: undefined,
-    rateRedisUrl: undefined,
+    redis: undefined,
+    rateRedis: undefined,
     revocation: { mode: 'redis', tailMs: 100, freshMs: 250 },
     metricsPort: 0,
     issuer: 'http://localhost:3000',
@@ -128,8 +129,8 @@ t.test('every setting arrives where it belongs', async (t) => {
     workers: 4,
     trustProxy: ['192.0.2.1', '10.0.0.0/8', '2001:db8::/32'],
     database: { url: 'postgres://latchkey@db.test/latchkey' },
-    redisUrl: 'rediss://:pass@redis.test:6380/1',
-    rateRedisUrl: 'redis://rate.test/2',
+    redis: { url: 'rediss://:pass@redis.test:6380/1' },
+    rateRedis: { url: 'redis://rate.test/2' },
     revocation: { mode: 'mirror', tailMs: 50, freshMs: 500 },
     metricsPort: 9464,
     issuer: 'https://auth.test',
@@ -156,19 +157,58 @@ t.test('every setting arrives where it belongs', async (t) => {
 })
 
 t.test('Redis is one server, a Cluster or found through Sentinels', async (t) => {
-  for (const url of [
-    'redis://:a,b@redis.test:6379/1',
-    'rediss://user:pass@a.test:1,rediss://b.test:2,rediss://c.test:3',
-    'sentinel://a.test,b.test:26380,[::1]:26381/latchkey',
-    'sentinel://user:pass@a.test/latchkey',
-  ]) {
-    t.equal(loadConfig({ REDIS_URL: url }).redisUrl, url)
-    t.equal(loadConfig({ RATE_REDIS_URL: url }).rateRedisUrl, url)
+  const addresses: Record<string, RedisAddress> = {
+    'redis://redis.test': { url: 'redis://redis.test' },
+    'redis://:a,b@redis.test:6379/1': { url: 'redis://:a,b@redis.test:6379/1' },
+    'rediss://user:p%40ss@[::1]:6380': { url: 'rediss://user:p%40ss@[::1]:6380' },
+    'redis://a.test,redis://b.test:2': {
+      nodes: ['redis://a.test', 'redis://b.test:2'],
+      tls: false,
+      credentials: {},
+    },
+    'rediss://user:p%40,ss@a.test:1,rediss://b.test:2,rediss://c.test:3': {
+      nodes: ['rediss://user:p%40,ss@a.test:1', 'rediss://b.test:2', 'rediss://c.test:3'],
+      tls: true,
+      credentials: { username: 'user', password: 'p@,ss' },
+    },
+    'sentinel://a.test,b.test:26380,[::1]:26381/latchkey': {
+      sentinels: [
+        { host: 'a.test', port: 26_379 },
+        { host: 'b.test', port: 26_380 },
+        { host: '::1', port: 26_381 },
+      ],
+      name: 'latchkey',
+      credentials: {},
+    },
+    'sentinel://user:p%40ss@a.test/latchkey': {
+      sentinels: [{ host: 'a.test', port: 26_379 }],
+      name: 'latchkey',
+      credentials: { username: 'user', password: 'p@ss' },
+    },
+    'sentinel://:pass@a.test/latchkey': {
+      sentinels: [{ host: 'a.test', port: 26_379 }],
+      name: 'latchkey',
+      credentials: { password: 'pass' },
+    },
+  }
+  for (const [url, address] of Object.entries(addresses)) {
+    t.strictSame(loadConfig({ REDIS_URL: url }).redis, address, url)
+    t.strictSame(loadConfig({ RATE_REDIS_URL: url }).rateRedis, address, url)
   }
 })
 
+t.test('what is wrong with where Redis is, is told by what it seems meant to be', async (t) => {
+  const shapes: [string, RegExp][] = [
+    ['a.test:6379', /starts with redis:\/\/ or rediss:\/\//],
+    ['redis://a.test,b.test', /a host in every node/],
+    ['redis://:%zz@a.test', /% only before two hexadecimal digits/],
+    ['sentinel://a.test', /sentinel:\/\/host:port,host:port\/<name of the master>/],
+  ]
+  for (const [url, problem] of shapes) t.match(problemsOf({ REDIS_URL: url }).join(), problem, url)
+})
+
 t.test('nothing of it can be changed later', async (t) => {
-  const config = loadConfig({ ...production })
+  const config = loadConfig({ ...production, REDIS_URL: 'sentinel://:pass@a.test,b.test/latchkey' })
   const isFrozen = (value: unknown): boolean =>
     typeof value !== 'object' ||
     value === null ||
@@ -227,11 +267,16 @@ t.test('a URL that is none, or another service’s, is told by name alone', asyn
       `redis://:${marker}%ZZ@a.test`,
       `redis://:${marker}@a.test,redis://`,
       `redis://a.test,redis://${marker}:x`,
+      `redis:///${marker}`,
+      `redis:${marker}`,
+      `REDISS://${marker}`, // ioredis would connect without TLS
+      `redis://:${marker}%FF@a.test`,
       `sentinel://${marker}`,
       `sentinel://${marker}/`,
       `sentinel://${marker}:x/name`,
       `sentinel://a.test,,${marker}/name`,
       `sentinel://${marker}@/name`,
+      `sentinel://:${marker}%ZZ@a.test/name`,
     ],
     RATE_REDIS_URL: [marker, `${marker}:6379`, `postgres://${marker}`],
     ISSUER: [marker, `auth.${marker}.test`, `javascript:${marker}`],
@@ -336,8 +381,8 @@ t.test('a secret may stand in a file', async (t) => {
     BOOTSTRAP_ADMIN_PASSWORD_FILE: fileWith(t, 'from a file\n'),
   })
   t.strictSame(config.database, { url })
-  t.equal(config.redisUrl, 'redis://:from-a-file@redis.test')
-  t.equal(config.rateRedisUrl, 'redis://:from-a-file@rate.test')
+  t.strictSame(config.redis, { url: 'redis://:from-a-file@redis.test' })
+  t.strictSame(config.rateRedis, { url: 'redis://:from-a-file@rate.test' })
   t.strictSame(config.firstAdmin, { username: 'root', password: 'from a file' })
   t.equal(config.keyEncryptionSecret, goodSecret, 'without the line end that editors add')
 })

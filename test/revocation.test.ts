@@ -458,16 +458,23 @@ t.test('two instances', async (t) => {
     },
   )
 
-  t.test('a session that is logged out again adds nothing to the record', async (t) => {
-    const { token } = await registerAndLogIn(a.url)
-    const count = () =>
-      withClient(stores.env.DATABASE_URL as string, (c) => c.query('select from revocations'))
-    t.equal((await logOut(a.url, token)).status, 204)
-    const { rowCount } = await count()
-    t.equal((await logOut(a.url, token)).status, 204)
-    t.equal((await logOut(b.url, token)).status, 204)
-    t.equal((await count()).rowCount, rowCount)
-  })
+  t.test(
+    'a session that is logged out again adds nothing to the record, and is acknowledged again',
+    async (t) => {
+      const { token, sid } = await registerAndLogIn(a.url)
+      const count = () =>
+        withClient(stores.env.DATABASE_URL as string, (c) => c.query('select from revocations'))
+      const acknowledged = ({ log }: typeof a) =>
+        log.filter((line) => line.includes('revocation.acknowledged') && line.includes(`session ${sid}`))
+          .length
+      t.equal((await logOut(a.url, token)).status, 204)
+      const { rowCount } = await count()
+      t.equal((await logOut(a.url, token)).status, 204)
+      t.equal((await logOut(b.url, token)).status, 204)
+      t.equal((await count()).rowCount, rowCount)
+      t.strictSame([a, b].map(acknowledged), [2, 1])
+    },
+  )
 
   t.test(
     'the entry of a session outlives the longest of its tokens, not only the one that ended it',
@@ -614,7 +621,11 @@ async function realIndex(
     redis,
   ) => redis,
 ) {
-  const redis = connectRedis({ url: process.env.TEST_REDIS_URL as string, deadlineMs: 1_000, onError() {} })
+  const redis = connectRedis({
+    address: { url: process.env.TEST_REDIS_URL as string },
+    deadlineMs: 1_000,
+    onError() {},
+  })
   await redis.connect()
   const index = createRedisIndex({
     redis: wrap(redis),

@@ -141,8 +141,8 @@ function checkInstance(
     return [setting, join(secrets, compose.secrets[secret]?.file ?? '')]
   })
   const config: Config = loadConfig(Object.fromEntries(mounts))
-  const stores = [(config.database as { url: string }).url, config.redisUrl as string].map(
-    (url) => new URL(url).hostname,
+  const stores = [config.database, config.redis].map(
+    (store) => new URL((store as { url: string }).url).hostname,
   )
   for (const host of stores) {
     const reachable = compose.services[host]?.networks.some((network) => service.networks.includes(network))

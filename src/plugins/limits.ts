@@ -9,7 +9,7 @@ import rateLimit, { normalizeIP, type RateLimitPluginOptions } from '@fastify/ra
 import type { FastifyInstance, FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { canonicalUsername } from '../accounts/usernames.ts'
-import type { Config, Limit } from '../config.ts'
+import type { Config } from '../config.ts'
 import { Outcome } from '../outcomes.ts'
 
 declare module 'fastify' {
@@ -44,7 +44,7 @@ export default fp(
 
     /** @param inRedis how its keys there begin; without it, this process counts by itself. @returns undefined where the limit is off */
     async function createCount(
-      { max, windowSeconds }: Limit,
+      { max, windowSeconds }: Config['limits']['address'],
       keyGenerator: (request: FastifyRequest) => string,
       inRedis?: string,
     ): Promise<Count | undefined> {

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.ts'
+import type { RedisAddress } from '../redis-address.ts'
 import { connectRedis, type RedisClient } from '../revocation/redis.ts'
 
 declare module 'fastify' {
@@ -16,14 +17,14 @@ const deadlineMs = 150
 const startMs = 2_000
 
 export interface RedisOptions {
-  config: Pick<Config, 'redisUrl' | 'rateRedisUrl'>
+  config: Pick<Config, 'redis' | 'rateRedis'>
 }
 
 export default fp(
   async function redis(app: FastifyInstance, { config }: RedisOptions) {
-    async function connect(url: string): Promise<RedisClient> {
+    async function connect(address: RedisAddress): Promise<RedisClient> {
       const client = connectRedis({
-        url,
+        address,
         deadlineMs,
         // Every failed attempt is an error event; what it means for revocation is told once, by the index.
         onError: (err) => app.log.debug({ err }, 'Redis'),
@@ -34,12 +35,11 @@ export default fp(
       return client
     }
 
-    const { redisUrl, rateRedisUrl } = config
-    const client = redisUrl === undefined ? undefined : await connect(redisUrl)
+    const client = config.redis && (await connect(config.redis))
     app.decorate<RedisClient | undefined>('redis', client)
     app.decorate<RedisClient | undefined>(
       'rateRedis',
-      rateRedisUrl === undefined ? client : await connect(rateRedisUrl),
+      config.rateRedis ? await connect(config.rateRedis) : client,
     )
   },
   { name: 'redis' },

@@ -1,12 +1,12 @@
 import { Cluster, type CommonRedisOptions, Redis } from 'ioredis'
+import type { RedisAddress } from '../redis-address.ts'
 
 export type RedisClient = Redis | Cluster
 
 type ClientOptions = Omit<CommonRedisOptions, 'replyMapping'>
 
 export interface RedisOptions {
-  /** One server; the nodes of a Cluster, with commas between them; or `sentinel://host:port,host:port/<name of the master>`. */
-  url: string
+  address: RedisAddress
   /** The longest that a command may take before it fails. */
   deadlineMs: number
   onError(error: Error): void
@@ -16,8 +16,8 @@ export interface RedisOptions {
  * A Redis that answers at once or not at all: no queue while the link is down, no resending, and a link on which nothing
  * comes back is dropped and made anew. Only masters are asked.
  */
-export function connectRedis({ url, deadlineMs, onError }: RedisOptions): RedisClient {
-  const redis = createClient(url, {
+export function connectRedis({ address, deadlineMs, onError }: RedisOptions): RedisClient {
+  const redis = createClient(address, {
     enableAutoPipelining: false,
     commandTimeout: deadlineMs,
     socketTimeout: 1_000,
@@ -31,9 +31,8 @@ export function connectRedis({ url, deadlineMs, onError }: RedisOptions): RedisC
 
 const retryDelayMs = (attempt: number) => Math.min(50 * attempt, 200)
 
-function createClient(url: string, options: ClientOptions): RedisClient {
-  const nodes = url.split(/,(?=rediss?:\/\/)/)
-  if (nodes.length > 1) return createClusterClient(nodes, options)
+function createClient(address: RedisAddress, options: ClientOptions): RedisClient {
+  if ('nodes' in address) return createClusterClient(address, options)
   const single: ClientOptions = {
     ...options,
     lazyConnect: true,
@@ -42,12 +41,14 @@ function createClient(url: string, options: ClientOptions): RedisClient {
     maxRetriesPerRequest: 0,
     retryStrategy: retryDelayMs,
   }
-  return url.startsWith('sentinel:') ? createSentinelClient(url, single) : new Redis(url, single)
+  return 'url' in address ? new Redis(address.url, single) : createSentinelClient(address, single)
 }
 
-function createClusterClient(nodes: string[], options: ClientOptions): Cluster {
-  const { protocol, username, password } = new URL(nodes[0] as string)
-  return new Cluster(nodes, {
+function createClusterClient(
+  { nodes, tls, credentials }: Extract<RedisAddress, { nodes: unknown }>,
+  options: ClientOptions,
+): Cluster {
+  return new Cluster([...nodes], {
     lazyConnect: true,
     enableOfflineQueue: false,
     // A redirection or two is how a Cluster works; more of them take longer than a command may.
@@ -57,32 +58,20 @@ function createClusterClient(nodes: string[], options: ClientOptions): Cluster {
     retryDelayOnTryAgain: 20,
     clusterRetryStrategy: retryDelayMs,
     slotsRefreshInterval: 1_000,
-    redisOptions: {
-      ...options,
-      ...credentials(username, password),
-      ...(protocol === 'rediss:' && { tls: {} }),
-    },
+    redisOptions: { ...options, ...credentials, ...(tls && { tls: {} }) },
   })
 }
 
-function createSentinelClient(url: string, options: ClientOptions): Redis {
-  const [, user = '', secret = '', hosts = '', name = ''] =
-    /^sentinel:\/\/(?:([^@:/]*):?([^@/]*)@)?([^@/]+)\/(.+)$/.exec(url) ?? []
+function createSentinelClient(
+  { sentinels, name, credentials }: Extract<RedisAddress, { sentinels: unknown }>,
+  options: ClientOptions,
+): Redis {
   return new Redis({
     ...options,
-    ...credentials(user, secret),
+    ...credentials,
     name,
-    sentinels: hosts.split(',').map((host) => {
-      const { hostname, port } = new URL(`redis://${host}`)
-      return { host: hostname.replace(/^\[|\]$/g, ''), port: Number(port || 26_379) }
-    }),
+    sentinels: sentinels.map((sentinel) => ({ ...sentinel })),
     sentinelCommandTimeout: 1_000,
     sentinelRetryStrategy: retryDelayMs,
   })
 }
-
-/** As they stand in a URL. */
-const credentials = (username: string, password: string) => ({
-  ...(username && { username: decodeURIComponent(username) }),
-  ...(password && { password: decodeURIComponent(password) }),
-})

@@ -98,11 +98,13 @@ export function createRevoker({ db, tail, index, audit, holds, onHeld }: Revoker
       throw new Outcome('unavailable', { detail: 'The revocation could not be recorded yet.', cause })
     }
     const committedAt = performance.now()
-    tail.add(committed.recorded)
+    // As recorded, they may live longer; with nothing recorded anew, they stand in the record already.
+    const revoked = committed.recorded.length > 0 ? committed.recorded : entries
+    tail.add(revoked)
     // Once more: what was lost before the commit is not missed by those who looked in between (witness.ts).
-    const indexingAgain = writeIndex([...entries, ...committed.recorded])
+    const indexingAgain = writeIndex(revoked)
     await Promise.all([indexing, indexingAgain, delay(committed.holdMs)])
-    const subjects = namesOf(committed.recorded.length > 0 ? committed.recorded : entries)
+    const subjects = namesOf(revoked)
     // Every tail that still counts as fresh has looked since the commit. Others believe an index that has forgotten nothing, and
     // know by this look that there was something to forget (witness.ts).
     if (holds && !(await tail.lookAgain())) {
