@@ -1,7 +1,7 @@
 /** Whatever happens to Redis, or on the way to it: a revocation that was acknowledged holds on both instances. */
 import { mkdirSync, rmSync } from 'node:fs'
-import { Redis } from 'ioredis'
 import t from 'tap'
+import { withRedis } from './fixtures/app.ts'
 import { backAfterRedisMs, endure, type Fault } from './fixtures/endure.ts'
 import {
   replyLoading,
@@ -13,15 +13,6 @@ import {
 import { startCluster, startSentinel, tell } from './fixtures/redis-topologies.ts'
 import type { Server } from './fixtures/servers.ts'
 import type { World } from './fixtures/world.ts'
-
-async function direct<T>({ redis }: World, work: (client: Redis) => Promise<T>): Promise<T> {
-  const client = new Redis(redis.url)
-  try {
-    return await work(client)
-  } finally {
-    client.disconnect()
-  }
-}
 
 const relays = ({ a, b }: World) => [a, b].flatMap(({ toRedis }) => toRedis ?? [])
 
@@ -47,20 +38,20 @@ const faults: Fault[] = [
   },
   {
     name: 'every entry deleted',
-    async strike(world) {
-      await direct(world, async (client) => {
+    async strike({ redis }) {
+      await withRedis(redis.url, async (client) => {
         for (const key of await client.keys('rv:*')) await client.del(key)
       })
     },
   },
-  { name: 'flushed', strike: (world) => direct(world, (client) => client.flushall()) },
+  { name: 'flushed', strike: ({ redis }) => withRedis(redis.url, (client) => client.flushall()) },
   {
     name: 'flushed again and again',
-    strike: (world) => direct(world, (client) => client.flushall()),
+    strike: ({ redis }) => withRedis(redis.url, (client) => client.flushall()),
     async meanwhile(world) {
       const taking = world.takeBack(await world.logIn(6))
       let done = false
-      const flushing = direct(world, async (client) => {
+      const flushing = withRedis(world.redis.url, async (client) => {
         while (!done) await client.flushall()
       })
       await taking
@@ -70,8 +61,8 @@ const faults: Fault[] = [
   },
   {
     name: 'eviction under volatile-lru',
-    async strike(world) {
-      await direct(world, async (client) => {
+    async strike({ redis }) {
+      await withRedis(redis.url, async (client) => {
         const before = (await client.keys('rv:*')).length
         await client.config('SET', 'maxmemory-policy', 'volatile-lru')
         await client.config('SET', 'maxmemory', '4mb')
@@ -80,7 +71,7 @@ const faults: Fault[] = [
         if (after === before) throw new Error('nothing was evicted')
       })
     },
-    mend: (world) => direct(world, (client) => client.config('SET', 'maxmemory', '0')),
+    mend: ({ redis }) => withRedis(redis.url, (client) => client.config('SET', 'maxmemory', '0')),
   },
   {
     name: 'its folder deleted and a fresh one on the same port',

@@ -3,13 +3,12 @@ import { once } from 'node:events'
 import { Agent, type IncomingMessage, request } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
 import { eq, sql } from 'drizzle-orm'
-import { Redis } from 'ioredis'
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
 import { users } from '../src/db/tables.ts'
 import { generationEntry, type RevocationEntry, sessionEntry } from '../src/revocation/entries.ts'
 import { stepGeneration } from '../src/sessions/generation.ts'
-import { randomUser, type User, withClient } from './fixtures/app.ts'
+import { randomUser, type User, withClient, withRedis } from './fixtures/app.ts'
 import {
   bearer,
   call,
@@ -52,7 +51,7 @@ const cases: Record<string, Case> = {
   'stopped across a revocation, and continued': (t, world) => thaws(t, world),
 
   'the same, and Redis has forgotten all of it': (t, world) =>
-    thaws(t, world, () => withRedis(world, (redis) => redis.flushall())),
+    thaws(t, world, () => withRedis(world.redis.url, (redis) => redis.flushall())),
 
   'restarted one after the other, under load': rollsOver,
 
@@ -493,15 +492,6 @@ async function inLanes(lanes: number, times: number, act: (i: number) => Promise
   )
 }
 
-async function withRedis<T>({ redis }: World, work: (client: Redis) => Promise<T>): Promise<T> {
-  const client = new Redis(redis.url)
-  try {
-    return await work(client)
-  } finally {
-    client.disconnect()
-  }
-}
-
 /** How many statements wait for locks. On a connection of its own: those of an instance may be taken. */
 const countWaiting = async ({ postgres }: World) =>
   await withClient(postgres.url, async (client) => {
@@ -518,7 +508,7 @@ const secondsInPostgres = ({ postgres }: World): Promise<number> =>
 /** What refuses them is in the record and in the index for at least as long as this. */
 async function areOutlived(t: Test, world: World, entries: readonly RevocationEntry[]) {
   const now = await secondsInPostgres(world)
-  await withRedis(world, (redis) =>
+  await withRedis(world.redis.url, (redis) =>
     withClient(world.postgres.url, async (client) => {
       for (const { scope, subject, expiresAt } of entries) {
         const recorded = await client.query(
