@@ -41,10 +41,10 @@ const faults: Fault[] = [
     name: 'frozen, and then Redis forgets',
     missing: ['postgres'],
     strike: ({ postgres }) => postgres.kill('SIGSTOP'),
-    async meanwhile(world) {
+    async meanwhile(world, t) {
       world.dark = true
       await tell(world.redis, 'FLUSHALL')
-      await letsLivingInAgain(world, backAfterRedisMs)
+      await letsLivingInAgain(t, world, backAfterRedisMs)
     },
     logouts: nobodyCanRecord,
     mend: ({ postgres }) => postgres.kill('SIGCONT'),
@@ -158,9 +158,9 @@ const faults: Fault[] = [
     dark: true,
     missing: ['postgres', 'redis'],
     logouts: nobodyCanRecord,
-    async mend(world) {
+    async mend(world, t) {
       await world.redis.kill('SIGCONT')
-      await letsLivingInAgain(world, backAfterRedisMs)
+      await letsLivingInAgain(t, world, backAfterRedisMs)
       await world.postgres.kill('SIGCONT')
     },
   },
@@ -170,9 +170,9 @@ const faults: Fault[] = [
     dark: true,
     missing: ['postgres', 'redis'],
     logouts: nobodyCanRecord,
-    async mend(world) {
+    async mend(world, t) {
       await world.redis.start()
-      await letsLivingInAgain(world, backAfterRedisMs)
+      await letsLivingInAgain(t, world, backAfterRedisMs)
       await world.postgres.start()
     },
   },
@@ -182,9 +182,9 @@ const faults: Fault[] = [
     dark: true,
     missing: ['postgres', 'redis'],
     logouts: nobodyCanRecord,
-    async mend(world) {
+    async mend(world, t) {
       await world.postgres.start()
-      await letsLivingInAgain(world, backAfterPostgresMs)
+      await letsLivingInAgain(t, world, backAfterPostgresMs)
       await world.redis.start()
     },
   },
@@ -230,7 +230,7 @@ async function isNeverLetIn(t: Test, { a, dead }: World, people: readonly Logged
 }
 
 /** And from then on, no answer may be that nobody can tell. */
-async function letsLivingInAgain(world: World, withinMs: number): Promise<void> {
+async function letsLivingInAgain(t: Test, world: World, withinMs: number): Promise<void> {
   await eventually(
     t,
     async () => {
