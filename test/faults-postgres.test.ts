@@ -93,28 +93,38 @@ const faults: Fault[] = [
   {
     name: 'one instance cut off as the other commits, and Redis has forgotten before that',
     async strike(world, t) {
-      const { a, b, postgres, redis } = world
-      const [person] = await world.logIn(1)
-      if (!person) throw new Error('nobody logged in')
-      const loggingOut = await withClient(postgres.url, async (client) => {
-        await client.query('begin; select from revocation_head for update')
-        const reply = logOut(b.url, person.token)
-        await eventually(t, async () => (await tell(redis, 'EXISTS', `rv:s:${person.sid}`)) === 1)
+      const { redis } = world
+      const people = await world.logIn(1)
+      await cutOffAsOtherCommits(t, world, people, async () => {
         await tell(redis, 'FLUSHALL')
         // Until the other has heard of the new epoch, and has read the record since.
         const epoch = () => tell(redis, 'GET', 'rv:epoch')
         await eventually(t, async () => (await epoch()) !== null)
         await delay(2 * heartbeatMs)
-        a.toPostgres?.cut()
-        await client.query('commit')
-        return reply
       })
-      t.match(await loggingOut, { status: 204 })
-      await isNeverLetIn(t, world, [person])
+      await isNeverLetIn(t, world, people)
     },
     dark: true,
     logouts: [503, 204],
     mend: async ({ a }) => a.toPostgres?.mend(),
+  },
+  {
+    name: 'one instance cut off as the other commits, and killed with Redis on its acknowledgement',
+    missing: ['postgres'],
+    async strike(world, t) {
+      const { postgres, redis } = world
+      const people = await world.logIn(1)
+      await cutOffAsOtherCommits(t, world, people)
+      await Promise.all([postgres, redis].map((server) => server.kill('SIGKILL')))
+      await redis.start()
+      await isNeverLetIn(t, world, people)
+    },
+    dark: true,
+    logouts: nobodyCanRecord,
+    async mend({ a, postgres }) {
+      await postgres.start()
+      await a.toPostgres?.mend()
+    },
   },
   {
     name: 'both cut off, one of them comes back, and Redis forgets what it acknowledges',
@@ -219,6 +229,26 @@ endure(t, faults, {
   relayed: ['postgres'],
   postgres: { settings: { synchronous_commit: 'off', wal_writer_delay: '10s' } },
 })
+
+/** Logs somebody out at one instance, and cuts off the other between the first entry in the index and the commit. */
+async function cutOffAsOtherCommits(
+  t: Test,
+  { a, b, postgres, redis }: World,
+  [person]: readonly LoggedIn[],
+  before?: () => Promise<void>,
+): Promise<void> {
+  if (!person) throw new Error('nobody logged in')
+  const reply = await withClient(postgres.url, async (client) => {
+    await client.query('begin; select from revocation_head for update')
+    const replying = logOut(b.url, person.token)
+    await eventually(t, async () => (await tell(redis, 'EXISTS', `rv:s:${person.sid}`)) === 1)
+    await before?.()
+    a.toPostgres?.cut()
+    await client.query('commit')
+    return replying
+  })
+  t.match(reply, { status: 204 })
+}
 
 /** Not even when it has had the time to hear from the other: what that has acknowledged, it must not let in. */
 async function isNeverLetIn(t: Test, { a, dead }: World, people: readonly LoggedIn[]): Promise<void> {
