@@ -10,7 +10,7 @@ import {
   replyOutOfMemory,
   replyReadOnly,
 } from './fixtures/redis-replies.ts'
-import { startCluster, startSentinel, tell } from './fixtures/redis-topologies.ts'
+import { startCluster, startSentinel, type Topology, tell } from './fixtures/redis-topologies.ts'
 import type { Server } from './fixtures/servers.ts'
 import type { World } from './fixtures/world.ts'
 
@@ -129,29 +129,35 @@ endure(
   },
 )
 
-/** How many entries it holds. */
-const countEntries = async (server: Server, pattern: string) =>
+/** How many keys it holds. */
+const countKeys = async (server: Server, pattern: string) =>
   ((await tell(server, 'KEYS', pattern)) as string[]).length
+
+/** The limit by address goes through Redis too, and refuses nobody here. */
+const counting = { RATE_MAX: '1000000' }
+const isCounting = async ({ servers }: Topology) =>
+  (await Promise.all(servers.map((server) => countKeys(server, 'rl:address:*')))).some((count) => count > 0)
 
 t.test(
   'Sentinels promote a replica that was cut off, and one instance goes on with the old master',
   async (t) => {
     const sentinel = await startSentinel()
     t.teardown(sentinel.stop)
-    const { master, replica } = sentinel
     endure(
       t,
       [
         {
           name: 'the link is cut, and then the replica is promoted',
           async strike(world, t) {
+            const { master, replica } = sentinel
             await sentinel.cutReplication()
             const tokens = await world.logIn(4)
             t.strictSame(await world.takeBack(tokens), [204, 204, 204, 204])
+            t.ok(await isCounting(sentinel), 'requests are counted in it')
             await sentinel.promoteReplica()
             await world.restart(world.b)
             const [kept, left] = await Promise.all(
-              [master, replica].map((server) => countEntries(server, 'rv:*')),
+              [master, replica].map((server) => countKeys(server, 'rv:*')),
             )
             t.ok(Number(left) < Number(kept), 'the new master has never heard of some')
             t.match(await tell(master, 'CLIENT', 'LIST'), /name=latchkey/, 'the old one is still asked')
@@ -160,7 +166,7 @@ t.test(
           mend: sentinel.heal,
         },
       ],
-      { backWithinMs: backAfterRedisMs, redisUrl: sentinel.url },
+      { backWithinMs: backAfterRedisMs, topology: sentinel, env: counting },
     )
   },
 )
@@ -176,13 +182,14 @@ t.test('in a Cluster of three, a stale replica takes over, and no connection tel
         async strike(world, t) {
           await cluster.cutReplication()
           t.strictSame(await world.takeBack(await world.logIn(4)), [204, 204, 204, 204])
-          const kept = await countEntries(cluster.owner, '{rv}:*')
+          t.ok(await isCounting(cluster), 'requests are counted in it')
+          const kept = await countKeys(cluster.owner, '{rv}:*')
           await cluster.takeOver()
-          const left = await countEntries(cluster.replica, '{rv}:*')
+          const left = await countKeys(cluster.owner, '{rv}:*')
           t.ok(left < kept, 'it has never heard of some')
         },
       },
     ],
-    { backWithinMs: backAfterRedisMs, redisUrl: cluster.url },
+    { backWithinMs: backAfterRedisMs, topology: cluster, env: counting },
   )
 })
