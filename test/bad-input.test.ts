@@ -5,9 +5,15 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { gzipSync } from 'node:zlib'
-import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { postgresAndRedis, randomUser, startInstance, type User, withClient } from './fixtures/app.ts'
+import {
+  postgresAndRedis,
+  randomUser,
+  startInstance,
+  type User,
+  withClient,
+  withRedis,
+} from './fixtures/app.ts'
 import {
   bearer,
   call,
@@ -584,9 +590,7 @@ t.test('a fault of the service is told to nobody but the log, and not all of it 
   database.password = 'the-password-of-postgres'
   const redis = await startRedis()
   t.teardown(redis.stop)
-  const admin = new Redis(redis.url)
-  await admin.config('SET', 'requirepass', 'something-else')
-  admin.disconnect()
+  await withRedis(redis.url, (admin) => admin.config('SET', 'requirepass', 'something-else'))
   const redisUrl = new URL(redis.url)
   redisUrl.password = 'the-password-of-redis'
   const env = { DATABASE_URL: database.href, REDIS_URL: redisUrl.href }

@@ -41,10 +41,10 @@ const faults: Fault[] = [
     name: 'frozen, and then Redis forgets',
     missing: ['postgres'],
     strike: ({ postgres }) => postgres.kill('SIGSTOP'),
-    async meanwhile(world) {
+    async meanwhile(world, t) {
       world.dark = true
       await tell(world.redis, 'FLUSHALL')
-      await letsLivingInAgain(world, backAfterRedisMs)
+      await letsLivingInAgain(t, world, backAfterRedisMs)
     },
     logouts: nobodyCanRecord,
     mend: ({ postgres }) => postgres.kill('SIGCONT'),
@@ -93,28 +93,38 @@ const faults: Fault[] = [
   {
     name: 'one instance cut off as the other commits, and Redis has forgotten before that',
     async strike(world, t) {
-      const { a, b, postgres, redis } = world
-      const [person] = await world.logIn(1)
-      if (!person) throw new Error('nobody logged in')
-      const loggingOut = await withClient(postgres.url, async (client) => {
-        await client.query('begin; select from revocation_head for update')
-        const reply = logOut(b.url, person.token)
-        await eventually(t, async () => (await tell(redis, 'EXISTS', `rv:s:${person.sid}`)) === 1)
+      const { redis } = world
+      const people = await world.logIn(1)
+      await cutOffAsOtherCommits(t, world, people, async () => {
         await tell(redis, 'FLUSHALL')
         // Until the other has heard of the new epoch, and has read the record since.
         const epoch = () => tell(redis, 'GET', 'rv:epoch')
         await eventually(t, async () => (await epoch()) !== null)
         await delay(2 * heartbeatMs)
-        a.toPostgres?.cut()
-        await client.query('commit')
-        return reply
       })
-      t.match(await loggingOut, { status: 204 })
-      await isNeverLetIn(t, world, [person])
+      await isNeverLetIn(t, world, people)
     },
     dark: true,
     logouts: [503, 204],
     mend: async ({ a }) => a.toPostgres?.mend(),
+  },
+  {
+    name: 'one instance cut off as the other commits, and killed with Redis on its acknowledgement',
+    missing: ['postgres'],
+    async strike(world, t) {
+      const { postgres, redis } = world
+      const people = await world.logIn(1)
+      await cutOffAsOtherCommits(t, world, people)
+      await Promise.all([postgres, redis].map((server) => server.kill('SIGKILL')))
+      await redis.start()
+      await isNeverLetIn(t, world, people)
+    },
+    dark: true,
+    logouts: nobodyCanRecord,
+    async mend({ a, postgres }) {
+      await postgres.start()
+      await a.toPostgres?.mend()
+    },
   },
   {
     name: 'both cut off, one of them comes back, and Redis forgets what it acknowledges',
@@ -158,9 +168,9 @@ const faults: Fault[] = [
     dark: true,
     missing: ['postgres', 'redis'],
     logouts: nobodyCanRecord,
-    async mend(world) {
+    async mend(world, t) {
       await world.redis.kill('SIGCONT')
-      await letsLivingInAgain(world, backAfterRedisMs)
+      await letsLivingInAgain(t, world, backAfterRedisMs)
       await world.postgres.kill('SIGCONT')
     },
   },
@@ -170,9 +180,9 @@ const faults: Fault[] = [
     dark: true,
     missing: ['postgres', 'redis'],
     logouts: nobodyCanRecord,
-    async mend(world) {
+    async mend(world, t) {
       await world.redis.start()
-      await letsLivingInAgain(world, backAfterRedisMs)
+      await letsLivingInAgain(t, world, backAfterRedisMs)
       await world.postgres.start()
     },
   },
@@ -182,9 +192,9 @@ const faults: Fault[] = [
     dark: true,
     missing: ['postgres', 'redis'],
     logouts: nobodyCanRecord,
-    async mend(world) {
+    async mend(world, t) {
       await world.postgres.start()
-      await letsLivingInAgain(world, backAfterPostgresMs)
+      await letsLivingInAgain(t, world, backAfterPostgresMs)
       await world.redis.start()
     },
   },
@@ -220,6 +230,26 @@ endure(t, faults, {
   postgres: { settings: { synchronous_commit: 'off', wal_writer_delay: '10s' } },
 })
 
+/** Logs somebody out at one instance, and cuts off the other between the first entry in the index and the commit. */
+async function cutOffAsOtherCommits(
+  t: Test,
+  { a, b, postgres, redis }: World,
+  [person]: readonly LoggedIn[],
+  before?: () => Promise<void>,
+): Promise<void> {
+  if (!person) throw new Error('nobody logged in')
+  const reply = await withClient(postgres.url, async (client) => {
+    await client.query('begin; select from revocation_head for update')
+    const replying = logOut(b.url, person.token)
+    await eventually(t, async () => (await tell(redis, 'EXISTS', `rv:s:${person.sid}`)) === 1)
+    await before?.()
+    a.toPostgres?.cut()
+    await client.query('commit')
+    return replying
+  })
+  t.match(reply, { status: 204 })
+}
+
 /** Not even when it has had the time to hear from the other: what that has acknowledged, it must not let in. */
 async function isNeverLetIn(t: Test, { a, dead }: World, people: readonly LoggedIn[]): Promise<void> {
   for (const until = Date.now() + 1_500; Date.now() < until; ) {
@@ -230,7 +260,7 @@ async function isNeverLetIn(t: Test, { a, dead }: World, people: readonly Logged
 }
 
 /** And from then on, no answer may be that nobody can tell. */
-async function letsLivingInAgain(world: World, withinMs: number): Promise<void> {
+async function letsLivingInAgain(t: Test, world: World, withinMs: number): Promise<void> {
   await eventually(
     t,
     async () => {

@@ -1,7 +1,7 @@
 /** Whatever happens to Redis, or on the way to it: a revocation that was acknowledged holds on both instances. */
 import { mkdirSync, rmSync } from 'node:fs'
-import { Redis } from 'ioredis'
 import t from 'tap'
+import { withRedis } from './fixtures/app.ts'
 import { backAfterRedisMs, endure, type Fault } from './fixtures/endure.ts'
 import {
   replyLoading,
@@ -10,18 +10,9 @@ import {
   replyOutOfMemory,
   replyReadOnly,
 } from './fixtures/redis-replies.ts'
-import { startCluster, startSentinel, tell } from './fixtures/redis-topologies.ts'
+import { startCluster, startSentinel, type Topology, tell } from './fixtures/redis-topologies.ts'
 import type { Server } from './fixtures/servers.ts'
 import type { World } from './fixtures/world.ts'
-
-async function direct<T>({ redis }: World, work: (client: Redis) => Promise<T>): Promise<T> {
-  const client = new Redis(redis.url)
-  try {
-    return await work(client)
-  } finally {
-    client.disconnect()
-  }
-}
 
 const relays = ({ a, b }: World) => [a, b].flatMap(({ toRedis }) => toRedis ?? [])
 
@@ -47,20 +38,20 @@ const faults: Fault[] = [
   },
   {
     name: 'every entry deleted',
-    async strike(world) {
-      await direct(world, async (client) => {
+    async strike({ redis }) {
+      await withRedis(redis.url, async (client) => {
         for (const key of await client.keys('rv:*')) await client.del(key)
       })
     },
   },
-  { name: 'flushed', strike: (world) => direct(world, (client) => client.flushall()) },
+  { name: 'flushed', strike: ({ redis }) => withRedis(redis.url, (client) => client.flushall()) },
   {
     name: 'flushed again and again',
-    strike: (world) => direct(world, (client) => client.flushall()),
+    strike: ({ redis }) => withRedis(redis.url, (client) => client.flushall()),
     async meanwhile(world) {
       const taking = world.takeBack(await world.logIn(6))
       let done = false
-      const flushing = direct(world, async (client) => {
+      const flushing = withRedis(world.redis.url, async (client) => {
         while (!done) await client.flushall()
       })
       await taking
@@ -70,8 +61,8 @@ const faults: Fault[] = [
   },
   {
     name: 'eviction under volatile-lru',
-    async strike(world) {
-      await direct(world, async (client) => {
+    async strike({ redis }) {
+      await withRedis(redis.url, async (client) => {
         const before = (await client.keys('rv:*')).length
         await client.config('SET', 'maxmemory-policy', 'volatile-lru')
         await client.config('SET', 'maxmemory', '4mb')
@@ -80,7 +71,7 @@ const faults: Fault[] = [
         if (after === before) throw new Error('nothing was evicted')
       })
     },
-    mend: (world) => direct(world, (client) => client.config('SET', 'maxmemory', '0')),
+    mend: ({ redis }) => withRedis(redis.url, (client) => client.config('SET', 'maxmemory', '0')),
   },
   {
     name: 'its folder deleted and a fresh one on the same port',
@@ -138,29 +129,35 @@ endure(
   },
 )
 
-/** How many entries it holds. */
-const countEntries = async (server: Server, pattern: string) =>
+/** How many keys it holds. */
+const countKeys = async (server: Server, pattern: string) =>
   ((await tell(server, 'KEYS', pattern)) as string[]).length
+
+/** The limit by address goes through Redis too, and refuses nobody here. */
+const counting = { RATE_MAX: '1000000' }
+const isCounting = async ({ servers }: Topology) =>
+  (await Promise.all(servers.map((server) => countKeys(server, 'rl:address:*')))).some((count) => count > 0)
 
 t.test(
   'Sentinels promote a replica that was cut off, and one instance goes on with the old master',
   async (t) => {
     const sentinel = await startSentinel()
     t.teardown(sentinel.stop)
-    const { master, replica } = sentinel
     endure(
       t,
       [
         {
           name: 'the link is cut, and then the replica is promoted',
           async strike(world, t) {
+            const { master, replica } = sentinel
             await sentinel.cutReplication()
             const tokens = await world.logIn(4)
             t.strictSame(await world.takeBack(tokens), [204, 204, 204, 204])
+            t.ok(await isCounting(sentinel), 'requests are counted in it')
             await sentinel.promoteReplica()
             await world.restart(world.b)
             const [kept, left] = await Promise.all(
-              [master, replica].map((server) => countEntries(server, 'rv:*')),
+              [master, replica].map((server) => countKeys(server, 'rv:*')),
             )
             t.ok(Number(left) < Number(kept), 'the new master has never heard of some')
             t.match(await tell(master, 'CLIENT', 'LIST'), /name=latchkey/, 'the old one is still asked')
@@ -169,7 +166,7 @@ t.test(
           mend: sentinel.heal,
         },
       ],
-      { backWithinMs: backAfterRedisMs, redisUrl: sentinel.url },
+      { backWithinMs: backAfterRedisMs, topology: sentinel, env: counting },
     )
   },
 )
@@ -185,13 +182,14 @@ t.test('in a Cluster of three, a stale replica takes over, and no connection tel
         async strike(world, t) {
           await cluster.cutReplication()
           t.strictSame(await world.takeBack(await world.logIn(4)), [204, 204, 204, 204])
-          const kept = await countEntries(cluster.owner, '{rv}:*')
+          t.ok(await isCounting(cluster), 'requests are counted in it')
+          const kept = await countKeys(cluster.owner, '{rv}:*')
           await cluster.takeOver()
-          const left = await countEntries(cluster.replica, '{rv}:*')
+          const left = await countKeys(cluster.owner, '{rv}:*')
           t.ok(left < kept, 'it has never heard of some')
         },
       },
     ],
-    { backWithinMs: backAfterRedisMs, redisUrl: cluster.url },
+    { backWithinMs: backAfterRedisMs, topology: cluster, env: counting },
   )
 })

@@ -11,6 +11,7 @@ import {
   randomUser,
   startInstance,
   type User,
+  withRedis,
 } from './fixtures/app.ts'
 import {
   bearer,
@@ -549,10 +550,7 @@ t.test('while Redis is away every instance counts for itself, and nobody waits',
   const isCounting = async ({ url }: Instance) => {
     const address = randomAddress()
     await knock(url, via(address))
-    const direct = new Redis(own.url)
-    const count = await direct.get(`rl:address:${address}`)
-    direct.disconnect()
-    return count === '1'
+    return (await withRedis(own.url, (direct) => direct.get(`rl:address:${address}`))) === '1'
   }
   for (const instance of instances) t.ok(await isCounting(instance))
 

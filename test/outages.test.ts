@@ -1,10 +1,16 @@
 /** What is under way when Postgres dies or hangs: it is told quickly to wait, and nothing is acknowledged that is not true. */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Redis } from 'ioredis'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import { type Instance, postgresAndRedis, type Stores, startInstance, withClient } from './fixtures/app.ts'
+import {
+  type Instance,
+  postgresAndRedis,
+  type Stores,
+  startInstance,
+  withClient,
+  withRedis,
+} from './fixtures/app.ts'
 import { call, getProtected, logOut, post, type Reply, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { startRelay } from './fixtures/relay.ts'
@@ -74,11 +80,7 @@ async function timed(asking: Promise<Reply>) {
   return { reply, took: performance.now() - start }
 }
 
-async function flush({ url }: Server): Promise<void> {
-  const direct = new Redis(url)
-  await direct.flushall()
-  direct.disconnect()
-}
+const flush = ({ url }: Server) => withRedis(url, (direct) => direct.flushall())
 
 const readiness = ({ a }: World) => call(a.url, '/health/ready')
 

@@ -2,7 +2,6 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
-import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { createServerClock } from '../src/db/clock.ts'
 import { type Connection, connectPostgres } from '../src/db/connect.ts'
@@ -18,11 +17,12 @@ import { record } from '../src/revocation/record.ts'
 import { connectRedis, type RedisClient } from '../src/revocation/redis.ts'
 import { createRedisIndex } from '../src/revocation/redis-index.ts'
 import { createTail, type Tail } from '../src/revocation/tail.ts'
-import { postgresAndRedis, type Stores, startInstance, withClient } from './fixtures/app.ts'
+import { postgresAndRedis, type Stores, startInstance, withClient, withRedis } from './fixtures/app.ts'
 import { getProtected, logIn, logOut, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { startPostgres } from './fixtures/servers.ts'
 
+const redisUrl = process.env.TEST_REDIS_URL as string
 const inAnHour = () => Math.floor(Date.now() / 1000) + 3600
 
 const randomToken = (): TokenIdentity => ({
@@ -370,7 +370,7 @@ t.test('the index', async (t) => {
         mget: ((keys: string[]) => {
           trips.push(keys)
           return redis.mget(keys)
-        }) as Redis['mget'],
+        }) as RedisClient['mget'],
         pipeline: redis.pipeline.bind(redis) as RedisClient['pipeline'],
         exists: redis.exists.bind(redis),
         set: redis.set.bind(redis),
@@ -384,7 +384,7 @@ t.test('the index', async (t) => {
       const revoked = randomToken()
       const later = Array.from({ length: 50 }, () => randomToken())
       const answers = [ask(revoked), ...later.map((token) => ask(token))]
-      await withRedis((direct) => direct.set(`rv:s:${revoked.sid}`, '', 'EX', 60))
+      await withRedis(redisUrl, (direct) => direct.set(`rv:s:${revoked.sid}`, '', 'EX', 60))
       t.equal(await first, false)
       t.same(
         await Promise.all(answers.slice(1)),
@@ -406,7 +406,7 @@ t.test('the index', async (t) => {
       `rv:g:${token.sub}:${token.ver}`,
       `rv:k:${token.kid}`,
     ]
-    const lives = () => withRedis((direct) => Promise.all(keys.map((key) => direct.ttl(key))))
+    const lives = () => withRedis(redisUrl, (direct) => Promise.all(keys.map((key) => direct.ttl(key))))
     await index.write(entries)
     for (const life of await lives()) t.ok(life > 3500 && life <= 3600)
     await index.write(entries.map((entry) => ({ ...entry, expiresAt: entry.expiresAt + 3600 })))
@@ -487,7 +487,7 @@ t.test('two instances', async (t) => {
       t.same((await query(`select ${enough} from revocations where subject = '${sid}'`)).rows, [
         { enough: true },
       ])
-      t.ok((await withRedis((direct) => direct.ttl(`rv:s:${sid}`))) >= 7200 + 240)
+      t.ok((await withRedis(redisUrl, (direct) => direct.ttl(`rv:s:${sid}`))) >= 7200 + 240)
     },
   )
 
@@ -621,11 +621,7 @@ async function realIndex(
     redis,
   ) => redis,
 ) {
-  const redis = connectRedis({
-    address: { url: process.env.TEST_REDIS_URL as string },
-    deadlineMs: 1_000,
-    onError() {},
-  })
+  const redis = connectRedis({ address: { url: redisUrl }, deadlineMs: 1_000, onError() {} })
   await redis.connect()
   const index = createRedisIndex({
     redis: wrap(redis),
@@ -640,13 +636,4 @@ async function realIndex(
     redis.disconnect()
   })
   return index
-}
-
-async function withRedis<T>(work: (redis: Redis) => Promise<T>): Promise<T> {
-  const redis = new Redis(process.env.TEST_REDIS_URL as string)
-  try {
-    return await work(redis)
-  } finally {
-    redis.disconnect()
-  }
 }
