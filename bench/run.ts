@@ -11,8 +11,9 @@ import { drawChart } from './chart.ts'
 import { check } from './check.ts'
 import { otherCores } from './machine.ts'
 import { type Chapter, type Table, toMarkdown } from './report.ts'
+import { strangers } from './strangers.ts'
 
-const chapters: Record<string, Chapter> = { check }
+const chapters: Record<string, Chapter> = { check, strangers }
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },

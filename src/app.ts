@@ -49,7 +49,7 @@ export interface AppOptions {
 export async function buildApp(config: Config, options: AppOptions = {}): Promise<FastifyInstance> {
   const app = Fastify({
     ...logging({ level: config.logLevel, logTo: options.logTo }),
-    genReqId: () => randomUUID(),
+    genReqId: createRequestIds(),
     bodyLimit: 16_384,
     // A first start writes a whole database, and waits for the locks of others that start with it.
     pluginTimeout: 0,
@@ -105,6 +105,13 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.close()
     throw new Error(explainStart(error), { cause: error })
   }
+}
+
+/** Ids that no other process gives, at less than a UUID costs each time. */
+function createRequestIds(): () => string {
+  const ours = randomUUID().slice(-12)
+  let count = 0
+  return () => `${ours}-${(++count).toString(36)}`
 }
 
 /** Whoever has no token yet, or an old one, is counted. */

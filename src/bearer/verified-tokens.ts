@@ -1,49 +1,42 @@
-import type { AccessToken } from './claims.ts'
-
 /**
  * Remembers tokens that were verified, for a signature costs more than all else about a request. It remembers nothing about
  * any other string, and not whether a token is still good: its time, its key and whether it was taken back are asked each time.
  */
-export interface VerifiedTokens {
-  find(token: string): AccessToken | undefined
-  /** Only after a full verification. Nobody can change what the token says from then on. */
-  add(token: string, verified: AccessToken): void
+export interface VerifiedTokens<Verified extends { token: string }> {
+  find(token: string): Verified | undefined
+  /** Only after a full verification, and only what nobody can change from then on. */
+  add(verified: Verified): void
 }
 
-/** The end of a signature: enough to tell tokens apart, and hashing all of a token would cost more than the rest of a look-up. */
-const keyLength = 43
+/** The end of a signature: enough to tell tokens apart, and to hash all of a token would cost more than the rest of a look-up. */
+const keyOf = (token: string): string => token.slice(-12)
 
 /** @param max how many are remembered at least, while they are used; it never holds more than twice as many */
-export function createVerifiedTokens(max: number): VerifiedTokens {
-  type Tokens = Map<string, { token: string; verified: AccessToken }>
+export function createVerifiedTokens<Verified extends { token: string }>(
+  max: number,
+): VerifiedTokens<Verified> {
   // What was used since the last change of generations, and what was used before it: the next change forgets that.
-  let young: Tokens = new Map()
-  let old: Tokens = new Map()
+  let young = new Map<string, Verified>()
+  let old = new Map<string, Verified>()
 
-  function put(key: string, entry: { token: string; verified: AccessToken }): void {
+  function put(key: string, verified: Verified): void {
     if (young.size >= max) {
       old = young
       young = new Map()
     }
-    young.set(key, entry)
+    young.set(key, verified)
   }
 
   return {
     find(token) {
-      const key = token.slice(-keyLength)
+      const key = keyOf(token)
       const recent = young.get(key)
-      const entry = recent ?? old.get(key)
+      const verified = recent ?? old.get(key)
       // Another token may end alike.
-      if (entry?.token !== token) return undefined
-      if (!recent) put(key, entry)
-      return entry.verified
+      if (verified?.token !== token) return undefined
+      if (!recent) put(key, verified)
+      return verified
     },
-
-    add(token, { kid, claims }) {
-      Object.freeze(claims.roles)
-      Object.freeze(claims.amr)
-      const verified = Object.freeze({ kid, claims: Object.freeze(claims) })
-      put(token.slice(-keyLength), { token, verified })
-    },
+    add: (verified) => put(keyOf(verified.token), verified),
   }
 }

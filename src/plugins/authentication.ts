@@ -2,11 +2,12 @@
 import { promisify } from 'node:util'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { presentedToken } from '../bearer/authorization-header.ts'
+import { type PresentedToken, presentedToken } from '../bearer/authorization-header.ts'
 import { type AccessToken, isExpired } from '../bearer/claims.ts'
 import type { Config } from '../config.ts'
 import { inSeconds } from '../db/clock.ts'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
+import type { InspectedToken } from './token-inspection.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -22,6 +23,8 @@ declare module 'fastify' {
     accessToken: AccessToken
   }
 }
+
+type Done = (refusal?: Error) => void
 
 const refusals: OutcomeCode[] = [
   'malformed_authorization',
@@ -45,41 +48,33 @@ export default fp(
     // Without a guard there is no token, and reading one throws rather than answering for nobody.
     app.decorateRequest('accessToken')
 
-    async function inspectPresented(request: FastifyRequest): Promise<AccessToken> {
-      const presented = presentedToken(request.raw.rawHeaders)
+    async function inspect(request: FastifyRequest, presented: PresentedToken): Promise<InspectedToken> {
       if ('failure' in presented) throw new Outcome(presented.failure)
       return await inspectToken(request, presented.token)
     }
 
-    app.decorate('recognise', async (request: FastifyRequest) => {
-      request.accessToken = await inspectPresented(request)
+    app.decorate('recognise', async (request) => {
+      request.accessToken = await inspect(request, presentedToken(request.raw.rawHeaders))
     })
 
-    /** Lets a verified token through if it is alive. */
-    function admit(request: FastifyRequest, token: AccessToken, done: (refusal?: Outcome) => void): void {
-      const { kid, claims } = token
-      if (isExpired(claims, inSeconds(clock), config.clockToleranceSeconds)) {
+    function authenticate(request: FastifyRequest, done: Done): void {
+      const presented = presentedToken(request.raw.rawHeaders)
+      const known = 'token' in presented ? recallToken(presented.token) : undefined
+      if (known) admit(request, known, done)
+      else inspect(request, presented).then((token) => admit(request, token, done), done)
+    }
+
+    function admit(request: FastifyRequest, token: InspectedToken, done: Done): void {
+      if (isExpired(token.claims, inSeconds(clock), config.clockToleranceSeconds)) {
         done(new Outcome('token_expired'))
         return
       }
-      const { jti, sid, sub, ver } = claims
-      check({ jti, sid, sub, ver, kid }, (verdict) => {
+      check(token, (verdict) => {
         if (verdict === 'live') {
           request.accessToken = token
           done()
         } else done(new Outcome(verdict === 'revoked' ? 'token_revoked' : 'revocation_unknown'))
       })
-    }
-
-    function authenticate(request: FastifyRequest, done: (refusal?: Error) => void): void {
-      const presented = presentedToken(request.raw.rawHeaders)
-      if ('failure' in presented) {
-        done(new Outcome(presented.failure))
-        return
-      }
-      const known = recallToken(presented.token)
-      if (known) admit(request, known, done)
-      else inspectToken(request, presented.token).then((token) => admit(request, token, done), done)
     }
     app.decorate('authenticate', promisify(authenticate))
 

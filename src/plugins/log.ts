@@ -12,9 +12,11 @@ export interface LogOptions {
 export const logging = ({
   level,
   logTo,
-}: LogOptions): Pick<FastifyServerOptions, 'logger' | 'logController'> => ({
+}: LogOptions): Pick<FastifyServerOptions, 'logger' | 'logController' | 'childLoggerFactory'> => ({
   logger: { level, serializers: { err: describeError }, ...(logTo && { stream: logTo }) },
   logController: new LogController({ disableRequestLogging: true }),
+  // One for each request would cost more than the guard. Whoever logs tells the request's id.
+  childLoggerFactory: (logger) => logger,
 })
 
 /** What keeps the service from starting, in one line and without the statement of a query that failed. */

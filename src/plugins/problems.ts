@@ -46,7 +46,8 @@ export function replyWithProblem(error: unknown, request: FastifyRequest, reply:
   const outcome = outcomeOf(error)
   const { code, reason } = outcome
   const { status } = presentations[code]
-  const refusal = { code, reason, status, method: request.method, route: request.routeOptions.url }
+  const { id: reqId, method, routeOptions } = request
+  const refusal = { reqId, code, reason, status, method, route: routeOptions.url }
   if (status >= 500) request.log.error({ ...refusal, err: outcome.cause ?? error }, 'request failed')
   else request.log.info(refusal, 'request refused')
 

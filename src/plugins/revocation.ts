@@ -14,8 +14,7 @@ import { createRevocationMetrics } from './revocation-metrics.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    revocation: {
-      check: RevocationCheck
+    revocation: RevocationCheck & {
       revoke: Revoke
       isRefused: IsRefused
       mode(): Promise<RevocationMode>
@@ -85,7 +84,7 @@ export default fp(
     if (shared) await tail.follow()
 
     app.decorate('revocation', {
-      check: createCheck({ tail, index, mirror, onVerdict: metrics.countCheck }),
+      ...createCheck({ tail, index, mirror, onVerdict: metrics.countCheck }),
       revoke: revoker.revoke,
       isRefused: createIsRefused({ tail, index }),
       mode,

@@ -1,17 +1,26 @@
 import type { TokenIdentity } from './entries.ts'
 import { type Sources, sourcesOf } from './mode.ts'
 import type { RevocationIndex } from './redis-index.ts'
-import type { Tail } from './tail.ts'
+import type { PreparedForTail, Tail } from './tail.ts'
 
 /** `unknown` is neither: it must refuse, but not call the token revoked. */
 export type Verdict = 'live' | 'revoked' | 'unknown'
 
-/** Calls back, at once where it can: every guarded request comes through here, and a promise for each costs as much as the look-up. */
-export type RevocationCheck = (token: TokenIdentity, done: (verdict: Verdict) => void) => void
+/** What is asked about a token. Made once, for a token comes again and again. */
+export interface PreparedToken extends PreparedForTail {
+  /** The keys of the index. */
+  keys: readonly string[]
+}
+
+export interface RevocationCheck {
+  prepare(token: TokenIdentity): PreparedToken
+  /** Calls back, at once where it can: with promises, every guarded request would wait longer than the look-up takes. */
+  check(token: PreparedToken, done: (verdict: Verdict) => void): void
+}
 
 export interface CheckOptions {
-  tail: Pick<Tail, 'has' | 'isFresh' | 'catchUp'>
-  index: Pick<RevocationIndex, 'has'> | undefined
+  tail: Pick<Tail, 'prepare' | 'has' | 'isFresh' | 'catchUp'>
+  index: Pick<RevocationIndex, 'prepare' | 'has'> | undefined
   /** The index is asked only while the tail is not fresh. */
   mirror: boolean
   /** Told of every verdict, and of who could tell. */
@@ -24,22 +33,33 @@ export interface CheckOptions {
  * acknowledged, and the tail still refuses all that it knew.
  */
 export function createCheck({ tail, index, mirror, onVerdict }: CheckOptions): RevocationCheck {
-  function judge(token: TokenIdentity, fresh: boolean, done: (verdict: Verdict) => void): void {
-    const tell = (verdict: Verdict, by: Sources) => {
-      onVerdict(verdict, by)
-      done(verdict)
-    }
-    if (tail.has(token)) tell('revoked', 'tail')
-    else if (!index || (fresh && mirror)) tell(fresh ? 'live' : 'unknown', fresh ? 'tail' : 'none')
+  type Done = (verdict: Verdict) => void
+
+  function tell(verdict: Verdict, by: Sources, done: Done): void {
+    onVerdict(verdict, by)
+    done(verdict)
+  }
+
+  function judge(token: PreparedToken, fresh: boolean, done: Done): void {
+    if (tail.has(token)) tell('revoked', 'tail', done)
+    else if (!index || (fresh && mirror)) tell(fresh ? 'live' : 'unknown', fresh ? 'tail' : 'none', done)
     else
-      index.has(token, (dead) => {
+      index.has(token.keys, (dead) => {
         const by = sourcesOf(fresh, dead !== undefined)
-        tell(dead ? 'revoked' : by === 'none' ? 'unknown' : 'live', by)
+        tell(dead ? 'revoked' : by === 'none' ? 'unknown' : 'live', by, done)
       })
   }
 
-  return function check(token, done) {
-    if (tail.isFresh()) judge(token, true, done)
-    else void tail.catchUp().then((fresh) => judge(token, fresh, done))
+  return {
+    prepare: (token) => ({
+      kid: token.kid,
+      ids: tail.prepare(token),
+      keys: index?.prepare(token) ?? [],
+    }),
+
+    check(token, done) {
+      if (tail.isFresh()) judge(token, true, done)
+      else void tail.catchUp().then((fresh) => judge(token, fresh, done))
+    },
   }
 }

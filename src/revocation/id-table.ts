@@ -15,7 +15,18 @@ export interface IdTable {
   /** Adds an id, or lengthens its life; never shortens it. `expiresAt` is in seconds since the epoch. */
   add(id: string, version: number, expiresAt: number): void
   has(id: string, version: number): boolean
+  /** The same for an id that writeId wrote at `at`. */
+  hasWritten(ids: Uint32Array, at: number): boolean
   readonly size: number
+}
+
+/** How many words an id takes. */
+export const idWords = 4
+
+/** Writes an id as it is looked up, for who looks it up many times. */
+export function writeId(id: string, version: number, into: Uint32Array, at: number): void {
+  parse(id, into, at)
+  into[at + 3] = (into[at + 3] as number) ^ version
 }
 
 interface Part {
@@ -31,8 +42,7 @@ export function createIdTable(now: () => number): IdTable {
   const entry = withSlots(1)
 
   function partOf(id: string, version: number): Part {
-    parse(id, entry)
-    entry[3] = (entry[3] as number) ^ version
+    writeId(id, version, entry, 0)
     return table[(entry[0] as number) % parts] as Part
   }
 
@@ -59,6 +69,10 @@ export function createIdTable(now: () => number): IdTable {
       const { cells } = partOf(id, version)
       return cells[locate(cells, entry, 0) + 4] !== 0
     },
+    hasWritten(ids, at) {
+      const { cells } = table[(ids[at] as number) % parts] as Part
+      return cells[locate(cells, ids, at) + 4] !== 0
+    },
     get size() {
       return table.reduce((size, { used }) => size + used, 0)
     },
@@ -67,14 +81,15 @@ export function createIdTable(now: () => number): IdTable {
 
 const withSlots = (count: number): Uint32Array => new Uint32Array(count * words)
 
-/** By hand: 128 bits through strings and `parseInt` take five times as long, and every check does this three times. */
-function parse(id: string, into: Uint32Array): void {
+/** By hand: 128 bits through strings and `parseInt` take five times as long. */
+function parse(id: string, into: Uint32Array, from: number): void {
   for (let at = 0, digit = 0; digit < 32; at++) {
     const code = id.charCodeAt(at)
     if (code === 0x2d) continue
     // Of 0-9, a-f and A-F. Eight digits push out whatever the word was.
     const value = (code & 0xf) + (code >> 6) * 9
-    into[digit >> 3] = ((into[digit >> 3] as number) << 4) | value
+    const word = from + (digit >> 3)
+    into[word] = ((into[word] as number) << 4) | value
     digit++
   }
 }

@@ -10,8 +10,10 @@ import { createWitness, type WitnessOptions } from './witness.ts'
 export interface RevocationIndex {
   /** Writes entries; keys that exist keep the longer life. @throws if Redis did not take all of them */
   write(entries: readonly RevocationEntry[]): Promise<void>
+  /** The keys whose existence refuses a token. */
+  prepare(token: TokenIdentity): readonly string[]
   /** Asks in the next round trip; undefined when the index cannot tell, or cannot be relied on (witness.ts). */
-  has(token: TokenIdentity, done: (dead: boolean | undefined) => void): void
+  has(keys: readonly string[], done: (dead: boolean | undefined) => void): void
   /** Whether this is among what it refuses, as far as it can tell. */
   holds(entry: Pick<RevocationEntry, 'scope' | 'subject'>): Promise<boolean>
   isKnown(): boolean
@@ -128,13 +130,17 @@ export function createRedisIndex({
       }
     },
 
-    has(token, done) {
+    prepare(token) {
+      const subjects = subjectsOf(token)
+      return scopes.map((scope) => keyOf(scope, subjects[scope]))
+    },
+
+    has(wanted, done) {
       if (!known) {
         done(undefined)
         return
       }
-      const subjects = subjectsOf(token)
-      for (const scope of scopes) keys.push(keyOf(scope, subjects[scope]))
+      for (const key of wanted) keys.push(key)
       waiting.push(done)
       schedule()
     },

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { parseGenerationSubject, type RevocationEntry, type TokenIdentity } from './entries.ts'
-import { createIdTable } from './id-table.ts'
+import { createIdTable, idWords, writeId } from './id-table.ts'
 import { beginning, findEntriesFrom, findHead, type Position, readLiveEntries } from './record.ts'
 
 export interface Tail {
@@ -18,7 +18,10 @@ export interface Tail {
   stop(): void
   /** Refuses these from now on, recorded or not. */
   add(entries: readonly RevocationEntry[]): void
-  has(token: TokenIdentity): boolean
+  /** The ids of a token as they are looked up here. */
+  prepare(token: TokenIdentity): Uint32Array
+  /** Whether a token is refused, in any scope. */
+  has(token: PreparedForTail): boolean
   /** Whether this is among what it refuses. */
   refuses(entry: Pick<RevocationEntry, 'scope' | 'subject'>): boolean
   /** Whether all that was committed more than `freshMs` ago is here. */
@@ -32,6 +35,12 @@ export interface Tail {
   /** When that was, on this process's clock that never jumps and on Postgres's. */
   lastLook(): { sentAt: number; serverTime: number }
   readonly size: number
+}
+
+export interface PreparedForTail {
+  /** The jti, the sid and the generation, as id-table writes them. */
+  ids: Uint32Array
+  kid: string
 }
 
 export interface TailOptions {
@@ -167,8 +176,18 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       following = false
       clearTimeout(timer)
     },
-    has: ({ jti, sid, sub, ver, kid }) =>
-      ids.has(jti, 0) || ids.has(sid, 0) || ids.has(sub, ver) || kids.has(kid),
+    prepare({ jti, sid, sub, ver }) {
+      const written = new Uint32Array(3 * idWords)
+      writeId(jti, 0, written, 0)
+      writeId(sid, 0, written, idWords)
+      writeId(sub, ver, written, 2 * idWords)
+      return written
+    },
+    has: ({ ids: written, kid }) =>
+      ids.hasWritten(written, 0) ||
+      ids.hasWritten(written, idWords) ||
+      ids.hasWritten(written, 2 * idWords) ||
+      kids.has(kid),
     async catchUp() {
       if (isFresh()) return true
       // While the record does not answer, the follower asks for it, not every request anew.
