@@ -1,23 +1,16 @@
 /** What the guard of a route costs: the same route with and without it, and guarded as one usually does. */
 import { createPublicKey, type JsonWebKey } from 'node:crypto'
 import { type Contestant, startBare, startLatchkey, startRecipe } from './contestants.ts'
-import { load, type Seen } from './load.ts'
-import type { BenchOptions, Chapter, Table } from './report.ts'
-import { ratioOf, type Spread, showSpread, spreadOf, takeTurns } from './rounds.ts'
+import { measure, median, numbers, type Rounds } from './guarded.ts'
+import type { Chapter, Table } from './report.ts'
+import { ratioOf, type Spread, showSpread } from './rounds.ts'
 import { issueTokens, writeTokens } from './tokens.ts'
 
 const distinctTokens = 10_000
 const bare = 'bare route'
 
-interface Round extends Seen {
-  /** Microseconds that the server had of its processor for each request. */
-  cpu: number
-}
-
-type Rounds = Record<string, Round[]>
-
-export const check: Chapter = async (options) => {
-  const stores = await options.startStores()
+export const check: Chapter = async ({ quick, startStores }) => {
+  const stores = await startStores()
   const latchkey = await startLatchkey(stores)
   const publicKey = await publicKeyOf(latchkey)
   const contestants: Record<string, Contestant> = {
@@ -29,9 +22,10 @@ export const check: Chapter = async (options) => {
   }
   const tokens = await writeTokens(await issueTokens(stores.databaseUrl, distinctTokens))
 
-  const crowd = await measure(contestants, { tokens, connections: 64, pauseMs: 0 }, options)
-  const few = await measure(contestants, { tokens, connections: 8, pauseMs: 0 }, options)
-  const calm = await measure(contestants, { tokens, ...halfOf(crowd) }, options)
+  const turns = quick ? { tokens, rounds: 3, seconds: 1 } : { tokens, rounds: 11, seconds: 3 }
+  const crowd = await measure(contestants, { ...turns, connections: 64, pauseMs: 0 })
+  const few = await measure(contestants, { ...turns, connections: 8, pauseMs: 0 })
+  const calm = await measure(contestants, { ...turns, ...halfOf(crowd) })
   for (const { end } of Object.values(contestants)) await end()
   return [cpuTable(crowd, few), timeTable(calm, crowd)]
 }
@@ -44,37 +38,12 @@ async function publicKeyOf({ url }: Contestant): Promise<string> {
   }) as string
 }
 
-async function measure(
-  contestants: Record<string, Contestant>,
-  how: { tokens: string; connections: number; pauseMs: number },
-  { quick }: BenchOptions,
-): Promise<Rounds> {
-  let from = 0
-  const roundOf =
-    ({ url, cpuMicroseconds }: Contestant, seconds: number) =>
-    async (): Promise<Round> => {
-      const before = cpuMicroseconds()
-      const seen = await load({ url: `${url}/protected`, from, seconds, ...how })
-      if (seen.failed > seen.requests / 1000) throw new Error(`${url} failed ${seen.failed} times`)
-      from += seen.requests
-      return { ...seen, cpu: (cpuMicroseconds() - before) / seen.requests }
-    }
-  const measures = (seconds: number) =>
-    Object.fromEntries(Object.entries(contestants).map(([name, one]) => [name, roundOf(one, seconds)]))
-  await takeTurns(1, measures(quick ? 1 : 3)) // compiles, and verifies every token once
-  return await takeTurns(quick ? 3 : 11, measures(quick ? 1 : 3))
-}
-
 /** Half of what the default can take, for everybody: so many connections that each has to wait for its next request. */
 function halfOf(crowd: Rounds): { connections: number; pauseMs: number } {
   const connections = 128
   const perSecond = median(crowd['latchkey, default'], 'perSecond') / 2
   return { connections, pauseMs: Math.round((connections / perSecond) * 1000) }
 }
-
-const numbers = (rounds: readonly Round[] = [], figure: keyof Round) => rounds.map((round) => round[figure])
-const median = (rounds: readonly Round[] | undefined, figure: keyof Round) =>
-  spreadOf(numbers(rounds, figure)).median
 
 function cpuTable(crowd: Rounds, few: Rounds): Table {
   const share = (rounds: Rounds, name: string): Spread =>
