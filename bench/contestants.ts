@@ -5,6 +5,8 @@ import { type PinnedProcess, serverCore, startPinned, waitFor } from './machine.
 
 export interface Contestant extends PinnedProcess {
   url: string
+  /** Milliseconds from its start to its first answer. */
+  readyMs: number
 }
 
 export interface Stores {
@@ -31,8 +33,7 @@ export const startLatchkey = (
     ...env,
   })
 
-export const startBare = (): Promise<Contestant> =>
-  start('/protected', ['--import=tsx', pathTo('servers/bare.ts')], {})
+export const startBare = (): Promise<Contestant> => start('/protected', [pathTo('servers/bare.js')], {})
 
 /** @param publicKey in PEM. @param redisUrl where it asks for each token */
 export const startRecipe = (publicKey: string, redisUrl?: string): Promise<Contestant> =>
@@ -49,6 +50,5 @@ async function start(
   const port = await freePort()
   const process_ = startPinned(serverCore, [process.execPath, ...program], { ...env, PORT: `${port}` })
   const url = `http://127.0.0.1:${port}`
-  await waitFor(`${url}${path}`)
-  return { ...process_, url }
+  return { ...process_, url, readyMs: await waitFor(`${url}${path}`) }
 }

@@ -9,10 +9,11 @@ import { parseArgs } from 'node:util'
 import { type Server, startPostgres, startRedis } from '../test/fixtures/servers.ts'
 import { drawChart } from './chart.ts'
 import { check } from './check.ts'
+import { entries } from './entries.ts'
 import { otherCores } from './machine.ts'
 import { type Chapter, type Table, toMarkdown } from './report.ts'
 
-const chapters: Record<string, Chapter> = { check }
+const chapters: Record<string, Chapter> = { check, entries }
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },
