@@ -12,8 +12,9 @@ import { check } from './check.ts'
 import { entries } from './entries.ts'
 import { otherCores } from './machine.ts'
 import { type Chapter, type Table, toMarkdown } from './report.ts'
+import { start } from './start.ts'
 
-const chapters: Record<string, Chapter> = { check, entries }
+const chapters: Record<string, Chapter> = { check, entries, start }
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },
