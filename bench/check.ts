@@ -1,23 +1,16 @@
 /** What the guard of a route costs: the same route with and without it, and guarded as one usually does. */
 import { createPublicKey, type JsonWebKey } from 'node:crypto'
 import { type Contestant, startBare, startLatchkey, startRecipe } from './contestants.ts'
-import { load, type Seen } from './load.ts'
-import type { BenchOptions, Chapter, Table } from './report.ts'
-import { ratioOf, type Spread, showSpread, spreadOf, takeTurns } from './rounds.ts'
+import { measure, median, numbers, type Rounds, warmUp } from './guarded.ts'
+import type { Chapter, Table } from './report.ts'
+import { ratioOf, type Spread, showSpread } from './rounds.ts'
 import { issueTokens, writeTokens } from './tokens.ts'
 
 const distinctTokens = 10_000
 const bare = 'bare route'
 
-interface Round extends Seen {
-  /** Microseconds that the server had of its processor for each request. */
-  cpu: number
-}
-
-type Rounds = Record<string, Round[]>
-
-export const check: Chapter = async (options) => {
-  const stores = await options.startStores()
+export const check: Chapter = async ({ quick, startStores }) => {
+  const stores = await startStores()
   const latchkey = await startLatchkey(stores)
   const publicKey = await publicKeyOf(latchkey)
   const contestants: Record<string, Contestant> = {
@@ -28,11 +21,12 @@ export const check: Chapter = async (options) => {
     '@fastify/jwt and EXISTS': await startRecipe(publicKey, stores.redisUrl),
   }
   const tokens = await writeTokens(await issueTokens(stores.databaseUrl, distinctTokens))
-  for (const contestant of Object.values(contestants)) await warmUp(contestant, tokens)
+  await warmUp(contestants, tokens, distinctTokens)
 
-  const crowd = await measure(contestants, { tokens, connections: 64, pauseMs: 0 }, options)
-  const few = await measure(contestants, { tokens, connections: 8, pauseMs: 0 }, options)
-  const calm = await measure(contestants, { tokens, ...halfOf(crowd) }, options)
+  const turns = quick ? { tokens, rounds: 1, seconds: 1 } : { tokens, rounds: 11, seconds: 3 }
+  const crowd = await measure(contestants, { ...turns, connections: 64, pauseMs: 0 })
+  const few = await measure(contestants, { ...turns, connections: 8, pauseMs: 0 })
+  const calm = await measure(contestants, { ...turns, ...halfOf(crowd) })
   for (const { end } of Object.values(contestants)) await end()
   return [cpuTable(crowd, few), timeTable(calm, crowd)]
 }
@@ -45,43 +39,12 @@ async function publicKeyOf({ url }: Contestant): Promise<string> {
   }) as string
 }
 
-async function measure(
-  contestants: Record<string, Contestant>,
-  how: { tokens: string; connections: number; pauseMs: number },
-  { quick }: BenchOptions,
-): Promise<Rounds> {
-  const seconds = quick ? 1 : 3
-  const roundOf = ({ url, cpuMicroseconds }: Contestant) => {
-    let from = 0
-    return async (): Promise<Round> => {
-      const before = cpuMicroseconds()
-      const seen = await load({ url: `${url}/protected`, from, seconds, ...how })
-      if (seen.failed > seen.requests / 1000) throw new Error(`${url} failed ${seen.failed} times`)
-      from += seen.requests
-      return { ...seen, cpu: (cpuMicroseconds() - before) / seen.requests }
-    }
-  }
-  const measures = Object.entries(contestants).map(([name, one]) => [name, roundOf(one)] as const)
-  return await takeTurns(quick ? 3 : 11, Object.fromEntries(measures))
-}
-
-/** Until everything is compiled and every token was verified once. */
-async function warmUp({ url }: Contestant, tokens: string): Promise<void> {
-  let from = 0
-  const how = { url: `${url}/protected`, tokens, connections: 64, seconds: 1, pauseMs: 0 }
-  while (from < 2 * distinctTokens) from += (await load({ ...how, from })).requests
-}
-
 /** Half of what the default can take, for everybody: so many connections that each has to wait for its next request. */
 function halfOf(crowd: Rounds): { connections: number; pauseMs: number } {
   const connections = 128
   const perSecond = median(crowd['latchkey, default'], 'perSecond') / 2
   return { connections, pauseMs: Math.round((connections / perSecond) * 1000) }
 }
-
-const numbers = (rounds: readonly Round[] = [], figure: keyof Round) => rounds.map((round) => round[figure])
-const median = (rounds: readonly Round[] | undefined, figure: keyof Round) =>
-  spreadOf(numbers(rounds, figure)).median
 
 function cpuTable(crowd: Rounds, few: Rounds): Table {
   const share = (rounds: Rounds, name: string): Spread =>

@@ -1,10 +1,13 @@
 /** The servers that are measured beside each other, all on one core. */
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePort } from '../test/fixtures/servers.ts'
-import { type PinnedProcess, serverCore, startPinned, waitFor } from './machine.ts'
+import { type PinnedProcess, serverCore, startPinned, startPinnedGroup, waitFor } from './machine.ts'
 
 export interface Contestant extends PinnedProcess {
   url: string
+  /** Milliseconds from its start to its first answer. */
+  readyMs: number
 }
 
 export interface Stores {
@@ -31,8 +34,20 @@ export const startLatchkey = (
     ...env,
   })
 
-export const startBare = (): Promise<Contestant> =>
-  start('/protected', ['--import=tsx', pathTo('servers/bare.ts')], {})
+export const startBare = (): Promise<Contestant> => start('/protected', [pathTo('servers/bare.js')], {})
+
+/** As somebody has it who has just cloned it, on its embedded store, but built before. @param home where all of it is kept */
+export async function startThroughNpm(
+  home: string,
+): Promise<Pick<Contestant, 'readyMs' | 'residentBytes' | 'end'>> {
+  const port = await freePort()
+  const process_ = startPinnedGroup(serverCore, 'npm start --ignore-scripts', {
+    cwd: pathTo('..'),
+    // npm has its logs there too, and would ask for a newer npm.
+    env: { HOME: home, DATA_DIR: join(home, 'data'), PORT: `${port}`, npm_config_update_notifier: 'false' },
+  })
+  return { ...process_, readyMs: await waitFor(`http://127.0.0.1:${port}/health/ready`) }
+}
 
 /** @param publicKey in PEM. @param redisUrl where it asks for each token */
 export const startRecipe = (publicKey: string, redisUrl?: string): Promise<Contestant> =>
@@ -49,6 +64,5 @@ async function start(
   const port = await freePort()
   const process_ = startPinned(serverCore, [process.execPath, ...program], { ...env, PORT: `${port}` })
   const url = `http://127.0.0.1:${port}`
-  await waitFor(`${url}${path}`)
-  return { ...process_, url }
+  return { ...process_, url, readyMs: await waitFor(`${url}${path}`) }
 }

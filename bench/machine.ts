@@ -33,13 +33,11 @@ export function startPinned(
     stdio: ['ignore', 'ignore', 'inherit'],
   })
   const ended = once(child, 'exit')
-  const sum = (read: (pid: number) => number) =>
-    familyOf(child.pid as number).reduce((total, pid) => total + read(pid), 0)
 
   return {
     child,
-    cpuMicroseconds: () => sum(cpuMicrosecondsOf),
-    residentBytes: () => sum(residentBytesOf),
+    cpuMicroseconds: () => sumOfFamily(child, cpuMicrosecondsOf),
+    residentBytes: () => sumOfFamily(child, residentBytesOf),
     async end() {
       child.kill('SIGTERM')
       await ended
@@ -47,18 +45,50 @@ export function startPinned(
   }
 }
 
-/** Resolves with the milliseconds until it answered. */
+/**
+ * The same for a shell script whose children would go on without it, as those of npm do. They are one process group, which
+ * gets SIGTERM, at the end or when the benchmark dies, and the end is when the last of them has gone.
+ */
+export function startPinnedGroup(
+  cores: string,
+  script: string,
+  { cwd, env }: { cwd: string; env: Readonly<Record<string, string>> },
+): Pick<PinnedProcess, 'residentBytes' | 'end'> {
+  const supervise = `trap 'trap "" TERM; kill -TERM 0' TERM; ${script} & wait`
+  const command = ['taskset', '-c', cores, 'sh', '-c', supervise]
+  const child = spawn('setpriv', ['--pdeathsig=TERM', ...command], {
+    cwd,
+    env: { PATH: process.env.PATH, ...env },
+    detached: true,
+    // A pipe closes when the last that could write to it has ended.
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  child.stdout.resume()
+  const closed = once(child, 'close')
+
+  return {
+    residentBytes: () => sumOfFamily(child, residentBytesOf),
+    async end() {
+      child.kill('SIGTERM')
+      await closed
+    },
+  }
+}
+
+/** Resolves with the milliseconds until it answered, and was not still unavailable. */
 export async function waitFor(url: string): Promise<number> {
   const startedAt = performance.now()
   for (;;) {
     try {
-      await fetch(url)
-      return performance.now() - startedAt
+      if ((await fetch(url)).status < 500) return performance.now() - startedAt
     } catch {}
     if (performance.now() - startedAt > 60_000) throw new Error(`${url} does not answer`)
     await sleep(5)
   }
 }
+
+const sumOfFamily = ({ pid }: ChildProcess, read: (pid: number) => number): number =>
+  familyOf(pid as number).reduce((total, pid) => total + read(pid), 0)
 
 function familyOf(pid: number): number[] {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()

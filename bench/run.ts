@@ -9,11 +9,13 @@ import { parseArgs } from 'node:util'
 import { type Server, startPostgres, startRedis } from '../test/fixtures/servers.ts'
 import { drawChart } from './chart.ts'
 import { check } from './check.ts'
+import { entries } from './entries.ts'
 import { otherCores } from './machine.ts'
 import { type Chapter, type Table, toMarkdown } from './report.ts'
+import { start } from './start.ts'
 import { strangers } from './strangers.ts'
 
-const chapters: Record<string, Chapter> = { check, strangers }
+const chapters: Record<string, Chapter> = { check, strangers, entries, start }
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },

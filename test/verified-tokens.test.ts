@@ -1,79 +1,43 @@
 /** What is remembered of a token spares its signature the next check, and nothing else. */
 import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
-import type { AccessToken } from '../src/bearer/claims.ts'
 import { createVerifiedTokens } from '../src/bearer/verified-tokens.ts'
 import { createManualClock, postgresAndRedis, startInstance, withClient } from './fixtures/app.ts'
 import { getProtected, logOut, refusal, refusalOf, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 
-const accessToken = (): AccessToken => ({
-  kid: 'k',
-  claims: {
-    iss: 'i',
-    aud: 'a',
-    sub: randomUUID(),
-    client_id: 'c',
-    iat: 1,
-    exp: 2,
-    jti: randomUUID(),
-    sid: randomUUID(),
-    ver: 1,
-    roles: ['user'],
-    auth_time: 1,
-    amr: ['pwd'],
-    acr: 'aal1',
-  },
-})
 /** As long as an ES256 signature is written. */
 const randomSignature = () => `${randomUUID()}${randomUUID()}`.slice(0, 86).padEnd(86, 'x')
 
 t.test('a token is found by all of its characters', async (t) => {
-  const tokens = createVerifiedTokens(10)
+  const tokens = createVerifiedTokens<{ token: string }>(10)
   const signature = randomSignature()
   const token = `header.payload.${signature}`
-  const verified = accessToken()
-  tokens.add(token, verified)
-  t.strictSame(tokens.find(token), verified)
+  const verified = { token }
+  tokens.add(verified)
+  t.equal(tokens.find(token), verified)
   for (const other of [
     `header.payloae.${signature}`,
     `headers.payload.${signature}`,
     signature,
-    signature.slice(-43),
+    signature.slice(-12),
     `${token} `,
     token.slice(0, -1),
     '',
   ])
     t.equal(tokens.find(other), undefined, other)
-  t.strictSame(tokens.find(token), verified, 'still')
-})
-
-t.test('what a token says cannot be changed by whoever reads it', async (t) => {
-  const tokens = createVerifiedTokens(10)
-  tokens.add('a.b.c', accessToken())
-  const found = tokens.find('a.b.c') as unknown as {
-    kid: string
-    claims: { sub: string; roles: string[]; amr: string[] }
-  }
-  t.throws(() => {
-    found.kid = 'another'
-  }, TypeError)
-  t.throws(() => {
-    found.claims.sub = randomUUID()
-  }, TypeError)
-  t.throws(() => found.claims.roles.push('admin'), TypeError)
-  t.throws(() => found.claims.amr.push('otp'), TypeError)
+  t.equal(tokens.find(token), verified, 'still')
 })
 
 t.test(
   'what is used stays, what is not is forgotten, and there are never more than twice as many',
   async (t) => {
     const max = 100
-    const tokens = createVerifiedTokens(max)
+    const tokens = createVerifiedTokens<{ token: string }>(max)
     const made = Array.from({ length: 1000 }, () => `header.payload.${randomSignature()}`)
     const [used = ''] = made
     for (const token of made) {
-      tokens.add(token, accessToken())
+      tokens.add({ token })
       if (!tokens.find(used)) t.fail('the one in use was forgotten')
     }
     // From the last one on: looking for one is using it.
@@ -86,12 +50,25 @@ t.test(
 t.test('a token that was let through', async (t) => {
   const stores = await postgresAndRedis(t)
   const clock = createManualClock()
-  const { url } = await startInstance(t, { stores, clock, env: { ACCESS_TOKEN_TTL_SECONDS: '900' } })
+  const { app, url } = await startInstance(t, { stores, clock, env: { ACCESS_TOKEN_TTL_SECONDS: '900' } })
   const letThrough = async (t: Test) => {
     const { token } = await registerAndLogIn(url)
     for (const round of ['cold', 'warm']) t.equal((await getProtected(url, token)).status, 200, round)
     return token
   }
+
+  t.test('says the same to everybody, whoever reads it', async (t) => {
+    const claims = app.recallToken(await letThrough(t))?.claims as unknown as {
+      roles: string[]
+      amr: string[]
+      sub: string
+    }
+    t.throws(() => {
+      claims.sub = randomUUID()
+    }, TypeError)
+    t.throws(() => claims.roles.push('admin'), TypeError)
+    t.throws(() => claims.amr.push('otp'), TypeError)
+  })
 
   t.test('is refused once it was taken back', async (t) => {
     const token = await letThrough(t)
