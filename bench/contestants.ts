@@ -24,15 +24,18 @@ const pathTo = (file: string) => fileURLToPath(new URL(file, import.meta.url))
 export const startLatchkey = (
   stores: Stores,
   env: Readonly<Record<string, string>> = {},
-): Promise<Contestant> =>
-  start('/health/ready', [pathTo('../dist/server.js')], {
+  cores = serverCore,
+): Promise<Contestant> => {
+  const whole = {
     NODE_ENV: 'production',
     ISSUER: issuer,
     KEY_ENCRYPTION_SECRET: keyEncryptionSecret,
     DATABASE_URL: stores.databaseUrl,
     REDIS_URL: stores.redisUrl,
     ...env,
-  })
+  }
+  return start('/health/ready', [pathTo('../dist/server.js')], whole, cores)
+}
 
 export const startBare = (): Promise<Contestant> => start('/protected', [pathTo('servers/bare.js')], {})
 
@@ -60,9 +63,10 @@ async function start(
   path: string,
   program: readonly string[],
   env: Readonly<Record<string, string>>,
+  cores = serverCore,
 ): Promise<Contestant> {
   const port = await freePort()
-  const process_ = startPinned(serverCore, [process.execPath, ...program], { ...env, PORT: `${port}` })
+  const process_ = startPinned(cores, [process.execPath, ...program], { ...env, PORT: `${port}` })
   const url = `http://127.0.0.1:${port}`
   return { ...process_, url, readyMs: await waitFor(`${url}${path}`) }
 }

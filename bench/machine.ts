@@ -5,9 +5,13 @@ import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 
+/** Counted here, for whoever has given some of them away counts fewer. */
+export const coreCount = availableParallelism()
+
 /** The servers that are measured share one core, for they work by turns; load and stores have the others. */
 export const serverCore = '0'
-export const otherCores = `1-${availableParallelism() - 1}`
+export const otherCores = `1-${coreCount - 1}`
+export const allCores = `0-${coreCount - 1}`
 
 /** Ticks in which Linux counts CPU time. */
 const ticksPerSecond = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }))

@@ -4,18 +4,19 @@
  */
 import { execFileSync } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
-import { availableParallelism, cpus } from 'node:os'
+import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { type Server, startPostgres, startRedis } from '../test/fixtures/servers.ts'
 import { drawChart } from './chart.ts'
 import { check } from './check.ts'
 import { entries } from './entries.ts'
-import { otherCores } from './machine.ts'
+import { coreCount, otherCores } from './machine.ts'
 import { type Chapter, type Table, toMarkdown } from './report.ts'
 import { start } from './start.ts'
 import { strangers } from './strangers.ts'
+import { workers } from './workers.ts'
 
-const chapters: Record<string, Chapter> = { check, strangers, entries, start }
+const chapters: Record<string, Chapter> = { check, strangers, workers, entries, start }
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },
@@ -24,8 +25,7 @@ const { values, positionals } = parseArgs({
 const names = positionals.length > 0 ? positionals : Object.keys(chapters)
 const servers: Server[] = []
 
-if (availableParallelism() < 2)
-  throw new Error('this needs two processors: one for the server, one for its load')
+if (coreCount < 2) throw new Error('this needs two processors: one for the server, one for its load')
 // Whatever is started from here, stores and load, leaves the server's core alone.
 execFileSync('taskset', ['-acp', otherCores, `${process.pid}`])
 
@@ -55,7 +55,7 @@ async function publish(tables: readonly Table[]): Promise<void> {
   const [{ model = '' } = {}] = cpus()
   const head = `# What latchkey costs
 
-Written by \`npm run bench\` on ${new Date().toISOString().slice(0, 10)}, on one core of ${availableParallelism()} (${model.trim()}), Node ${process.versions.node}. In
+Written by \`npm run bench\` on ${new Date().toISOString().slice(0, 10)}, on one core of ${coreCount} (${model.trim()}), Node ${process.versions.node}. In
 brackets, what nine of ten rounds were above and below. Only ratios carry over to another machine.
 `
   await writeFile(beside('results.md'), [head, ...tables.map(toMarkdown)].join('\n'))

@@ -20,7 +20,11 @@ export default fp(
       unused.set(socket, performance.now())
       socket.once('close', () => unused.delete(socket))
     })
-    server.on('request', ({ socket }) => unused.delete(socket))
+    // A hook, for a second listener to Node's event would cost every request more.
+    app.addHook('onRequest', ({ raw }, _reply, done) => {
+      unused.delete(raw.socket)
+      done()
+    })
 
     app.addHook('preClose', async () => {
       const sweep = setInterval(() => {
