@@ -9,10 +9,10 @@ import { eventually } from './fixtures/eventually.ts'
 const randomSignature = () => randomBytes(64).toString('base64url')
 
 t.test('a token is found by all of its characters', async (t) => {
-  const tokens = createVerifiedTokens<{ token: string }>(10)
+  const tokens = createVerifiedTokens<{ presented: string }>(10)
   const signature = randomSignature()
   const token = `header.payload.${signature}`
-  const verified = { token }
+  const verified = { presented: token }
   tokens.add(verified)
   t.equal(tokens.find(token), verified)
   for (const other of [
@@ -32,11 +32,11 @@ t.test(
   'what is used stays, what is not is forgotten, and there are never more than twice as many',
   async (t) => {
     const max = 100
-    const tokens = createVerifiedTokens<{ token: string }>(max)
+    const tokens = createVerifiedTokens<{ presented: string }>(max)
     const made = Array.from({ length: 1000 }, () => `header.payload.${randomSignature()}`)
     const [used = ''] = made
     for (const token of made) {
-      tokens.add({ token })
+      tokens.add({ presented: token })
       if (!tokens.find(used)) t.fail('the one in use was forgotten')
     }
     // From the last one on: looking for one is using it.
@@ -57,7 +57,7 @@ t.test('a token that was let through', async (t) => {
   }
 
   t.test('says the same to everybody, whoever reads it', async (t) => {
-    const claims = app.recallToken(await letThrough(t))?.claims as unknown as {
+    const claims = app.recallToken(`Bearer ${await letThrough(t)}`)?.claims as unknown as {
       roles: string[]
       amr: string[]
       sub: string

@@ -2,7 +2,7 @@
 import { promisify } from 'node:util'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { type PresentedToken, presentedToken } from '../bearer/authorization-header.ts'
+import { authorizationValues, presentedToken } from '../bearer/authorization-header.ts'
 import { type AccessToken, isExpired } from '../bearer/claims.ts'
 import type { Config } from '../config.ts'
 import { inSeconds } from '../db/clock.ts'
@@ -48,20 +48,23 @@ export default fp(
     // Without a guard there is no token, and reading one throws rather than answering for nobody.
     app.decorateRequest('accessToken')
 
-    async function inspect(request: FastifyRequest, presented: PresentedToken): Promise<InspectedToken> {
+    async function inspect(request: FastifyRequest): Promise<InspectedToken> {
+      const { rawHeaders } = request.raw
+      const presented = presentedToken(rawHeaders)
       if ('failure' in presented) throw new Outcome(presented.failure)
-      return await inspectToken(request, presented.token)
+      const [header = ''] = authorizationValues(rawHeaders)
+      return await inspectToken(request, presented.token, header)
     }
 
     app.decorate('recognise', async (request) => {
-      request.accessToken = await inspect(request, presentedToken(request.raw.rawHeaders))
+      request.accessToken = await inspect(request)
     })
 
     function authenticate(request: FastifyRequest, done: Done): void {
-      const presented = presentedToken(request.raw.rawHeaders)
-      const known = 'token' in presented ? recallToken(presented.token) : undefined
+      const [header = '', another] = authorizationValues(request.raw.rawHeaders)
+      const known = another === undefined ? recallToken(header) : undefined
       if (known) admit(request, known, done)
-      else inspect(request, presented).then((token) => admit(request, token, done), done)
+      else inspect(request).then((token) => admit(request, token, done), done)
     }
 
     function admit(request: FastifyRequest, token: InspectedToken, done: Done): void {

@@ -22,12 +22,13 @@ import type { PreparedToken } from '../revocation/check.ts'
 declare module 'fastify' {
   interface FastifyInstance {
     /**
+     * @param presented the text in which the token came, by which it can be recalled
      * @throws Outcome `token_invalid`, `rate_limited` for an address that sent too many such, or `revocation_unknown` where a key
      *   that may exist cannot be looked up
      */
-    inspectToken(request: FastifyRequest, token: string): Promise<InspectedToken>
-    /** The same at once, and at next to no cost, for a token that was inspected before; undefined for any other. */
-    recallToken(token: string): InspectedToken | undefined
+    inspectToken(request: FastifyRequest, token: string, presented: string): Promise<InspectedToken>
+    /** The same at once, and at next to no cost, for a text whose token was inspected before; undefined for any other. */
+    recallToken(presented: string): InspectedToken | undefined
   }
   interface FastifyRequest {
     /** Handed to @fastify/jwt, which takes a token from a request only. */
@@ -36,7 +37,7 @@ declare module 'fastify' {
 }
 
 export interface InspectedToken extends AccessToken, PreparedToken {
-  token: string
+  presented: string
 }
 
 interface DecodedToken {
@@ -90,26 +91,26 @@ export default fp(
       },
     })
 
-    app.decorate('recallToken', (token) => {
-      const known = verifiedTokens.find(token)
+    app.decorate('recallToken', (presented) => {
+      const known = verifiedTokens.find(presented)
       return known && signingKeys.isTrusted(known.kid) && !isEarly(known.claims) ? known : undefined
     })
 
-    app.decorate('inspectToken', async (request, token) => {
-      const known = app.recallToken(token)
+    app.decorate('inspectToken', async (request, token, presented) => {
+      const known = app.recallToken(presented)
       if (known) return known
       await forgeryBudget.assertLeft(request)
       try {
-        const inspected = await inspect(request, token)
-        verifiedTokens.add(inspected)
-        return inspected
+        const verified = Object.freeze({ presented, ...(await inspect(request, token)) })
+        verifiedTokens.add(verified)
+        return verified
       } catch (error) {
         if (error instanceof Outcome && error.code === 'token_invalid') await forgeryBudget.spend(request)
         throw error
       }
     })
 
-    async function inspect(request: FastifyRequest, token: string): Promise<InspectedToken> {
+    async function inspect(request: FastifyRequest, token: string): Promise<AccessToken & PreparedToken> {
       request.tokenToVerify = token
       const { header, payload } = await verify(request)
       // Exactly alg, kid and typ: what else could stand there, such as crit, nobody here understands.
@@ -121,7 +122,7 @@ export default fp(
       // Every request that brings this token will see these.
       for (const part of [claims, claims.roles, claims.amr]) Object.freeze(part)
       const kid = internKid(header.kid as string)
-      return Object.freeze({ token, claims, ...prepare({ ...claims, kid }) })
+      return { claims, ...prepare({ ...claims, kid }) }
     }
   },
   { name: 'token-inspection', dependencies: ['clock', 'limits', 'revocation', 'tokens'] },
