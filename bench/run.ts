@@ -9,10 +9,12 @@ import { parseArgs } from 'node:util'
 import { type Server, startPostgres, startRedis } from '../test/fixtures/servers.ts'
 import { drawChart } from './chart.ts'
 import { check } from './check.ts'
+import { logins } from './logins.ts'
 import { otherCores } from './machine.ts'
 import { type Chapter, type Table, toMarkdown } from './report.ts'
+import { sessions } from './sessions.ts'
 
-const chapters: Record<string, Chapter> = { check }
+const chapters: Record<string, Chapter> = { check, logins, sessions }
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },
