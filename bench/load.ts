@@ -35,6 +35,7 @@ export async function load({ url, tokens, from, connections, seconds, pauseMs = 
     `--connections=${connections}`,
     `--duration=${seconds}s`,
     '--latency',
+    '--timeout=10s',
     `--script=${pathTo(tokens === undefined ? 'refresh.lua' : 'rotate.lua')}`,
     url,
     '--',

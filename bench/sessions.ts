@@ -9,9 +9,9 @@ import type { BenchOptions, Chapter, Table } from './report.ts'
 import { ratioOf, showSpread, spreadOf, takeTurns } from './rounds.ts'
 
 const refreshConnections = 32
-const logoutConnections = { few: 8, crowd: 256 }
+const logoutConnections = { few: 8, crowd: 128 }
 /** More than one core answers in a second: nobody may run out of sessions. */
-const most = { refreshes: 5000, logouts: 1500 }
+const most = { refreshes: 5000, logouts: 1000 }
 /** The margin stands in revocation/revoke. */
 const holdMs = loadConfig({}).revocation.freshMs + 10
 
@@ -121,7 +121,7 @@ async function measureLogouts(
   { quick }: BenchOptions,
 ): Promise<Table> {
   // So long that the hold, for which nobody is answered yet, does not count.
-  const seconds = quick ? 2 : 10
+  const seconds = quick ? 1 : 10
   const measures = { few: () => few(seconds), crowd: () => crowd(seconds) }
   if (!quick) await takeTurns(1, measures)
   const rounds = await takeTurns(quick ? 1 : 5, measures)
