@@ -59,6 +59,10 @@ export const startRecipe = (publicKey: string, redisUrl?: string): Promise<Conte
     ...(redisUrl !== undefined && { REDIS_URL: redisUrl }),
   })
 
+/** @param env which binary it loads */
+export const startArgon2 = (env: Readonly<Record<string, string>>): Promise<Contestant> =>
+  start('/', ['--import=tsx', pathTo('servers/argon2.ts')], env)
+
 async function start(
   path: string,
   program: readonly string[],

@@ -5,14 +5,14 @@ import { promisify } from 'node:util'
 
 export interface Load {
   url: string
-  /** A file with a token a line, sent in rotation. */
-  tokens: string
-  /** Which of them is the first; behind the last comes the first again. */
+  /** A file with a token a line, sent in rotation. Without it, refresh tokens (accounts.ts) are posted, each once. */
+  tokens?: string
+  /** Which of them is the first; behind the last of a file comes the first again. */
   from: number
   connections: number
   seconds: number
   /** How long each connection waits between a reply and the next request, in milliseconds on average. */
-  pauseMs: number
+  pauseMs?: number
 }
 
 export interface Seen {
@@ -25,26 +25,25 @@ export interface Seen {
   failed: number
 }
 
-const script = fileURLToPath(new URL('rotate.lua', import.meta.url))
+const pathTo = (file: string) => fileURLToPath(new URL(file, import.meta.url))
 const milliseconds: Record<string, number> = { us: 0.001, ms: 1, s: 1000, m: 60_000 }
 
 /** @throws Error if wrk is missing */
-export async function load({ url, tokens, from, connections, seconds, pauseMs }: Load): Promise<Seen> {
+export async function load({ url, tokens, from, connections, seconds, pauseMs = 0 }: Load): Promise<Seen> {
   const { stdout } = await promisify(execFile)('wrk', [
     '--threads=1',
     `--connections=${connections}`,
     `--duration=${seconds}s`,
     '--latency',
-    `--script=${script}`,
+    '--timeout=10s',
+    `--script=${pathTo(tokens === undefined ? 'refresh.lua' : 'rotate.lua')}`,
     url,
     '--',
-    tokens,
-    `${from}`,
-    `${pauseMs}`,
+    ...(tokens === undefined ? [`${from}`] : [tokens, `${from}`, `${pauseMs}`]),
   ])
   const number = (pattern: RegExp) => Number(pattern.exec(stdout)?.[1] ?? 0)
   const time = (percentile: number) => {
-    const [, value, unit = ''] = new RegExp(`^ +${percentile}% +([\\d.]+)(\\w+)$`, 'm').exec(stdout) ?? []
+    const [, value, unit = ''] = new RegExp(`^ +${percentile}% +([\\d.]+)(\\w+) *$`, 'm').exec(stdout) ?? []
     return Number(value) * (milliseconds[unit] ?? Number.NaN)
   }
   const [, connect = 0, read = 0, write = 0, timeout = 0] =

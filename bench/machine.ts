@@ -22,6 +22,8 @@ export interface PinnedProcess {
   cpuMicroseconds(): number
   /** Bytes that it holds in memory, and its children with it. */
   residentBytes(): number
+  /** The most that it ever held. */
+  peakBytes(): number
   end(): Promise<void>
 }
 
@@ -41,7 +43,8 @@ export function startPinned(
   return {
     child,
     cpuMicroseconds: () => sumOfFamily(child, cpuMicrosecondsOf),
-    residentBytes: () => sumOfFamily(child, residentBytesOf),
+    residentBytes: () => sumOfFamily(child, (pid) => bytesOf(pid, 'VmRSS')),
+    peakBytes: () => sumOfFamily(child, (pid) => bytesOf(pid, 'VmHWM')),
     async end() {
       child.kill('SIGTERM')
       await ended
@@ -71,7 +74,7 @@ export function startPinnedGroup(
   const closed = once(child, 'close')
 
   return {
-    residentBytes: () => sumOfFamily(child, residentBytesOf),
+    residentBytes: () => sumOfFamily(child, (pid) => bytesOf(pid, 'VmRSS')),
     async end() {
       child.kill('SIGTERM')
       await closed
@@ -106,7 +109,8 @@ function cpuMicrosecondsOf(pid: number): number {
   return ((Number(fields[11]) + Number(fields[12])) * 1e6) / ticksPerSecond
 }
 
-function residentBytesOf(pid: number): number {
-  const [, kilobytes] = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
+function bytesOf(pid: number, figure: 'VmRSS' | 'VmHWM'): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+  const [, kilobytes] = new RegExp(`^${figure}:\\s+(\\d+)`, 'm').exec(status) ?? []
   return Number(kilobytes) * 1024
 }

@@ -10,13 +10,15 @@ import { type Server, startPostgres, startRedis } from '../test/fixtures/servers
 import { drawChart } from './chart.ts'
 import { check } from './check.ts'
 import { entries } from './entries.ts'
+import { logins } from './logins.ts'
 import { coreCount, otherCores } from './machine.ts'
 import { type Chapter, type Table, toMarkdown } from './report.ts'
+import { sessions } from './sessions.ts'
 import { start } from './start.ts'
 import { strangers } from './strangers.ts'
 import { workers } from './workers.ts'
 
-const chapters: Record<string, Chapter> = { check, strangers, workers, entries, start }
+const chapters: Record<string, Chapter> = { check, strangers, workers, logins, sessions, entries, start }
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },

@@ -925,6 +925,18 @@ t.test(
   },
 )
 
+t.test('behind a pooler a refresh finds its statement, or does without', async (t) => {
+  const { a, b, query } = await world(t)
+  const session = await registerAndLogIn(b.url)
+  // On every connection that the next refresh may get.
+  await Promise.allSettled(Array.from({ length: 10 }, () => query('prepare rotation as select 1')))
+  const first = assertRefreshed(t, await refresh(a.url, session.refreshToken), session, 'it is there already')
+  const second = assertRefreshed(t, await refresh(b.url, first.refreshToken), session, 'it is planned')
+  // On the connection that was used last, which is the next one's too.
+  await b.app.database.db.execute('deallocate all')
+  assertRefreshed(t, await refresh(b.url, second.refreshToken), session, 'it is gone')
+})
+
 t.test('a refresh that waited goes on, whatever the isolation that the database is set to', async (t) => {
   for (const isolation of ['repeatable read', 'serializable']) {
     const stores = await postgresAndRedis(t)

@@ -10,7 +10,7 @@ import type { Endings } from '../sessions/endings.ts'
 import type { SessionTokens } from '../sessions/session-tokens.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import type { Passwords } from './passwords.ts'
-import { findUserByName, type User } from './users.ts'
+import { findUserByName, type LoginUser, lockUser } from './users.ts'
 
 export interface LoginRequest {
   username: string
@@ -52,7 +52,7 @@ export function createLogin({ db, passwords, sessions, isRefused, audit }: Login
     const newHash = passwords.needsRehash(user.passwordHash) ? await passwords.hash(password) : undefined
 
     const started = await durably(db, async (tx) => {
-      const [current] = await tx.select().from(users).where(eq(users.id, user.id)).for('update')
+      const current = await lockUser(tx, user.id)
       if (!current || !isUnchanged(user, current)) return undefined
       if (newHash) await tx.update(users).set({ passwordHash: newHash }).where(eq(users.id, user.id))
       const { id, generation, roles } = current
@@ -66,13 +66,13 @@ export function createLogin({ db, passwords, sessions, isRefused, audit }: Login
     return tokens
   }
 
-  function refused(reason: LoginFailure, origin: Origin, user?: User): Outcome {
+  function refused(reason: LoginFailure, origin: Origin, user?: LoginUser): Outcome {
     audit.record({ event: 'login.failed', reason, ...(user && { sub: user.id }) }, origin)
     return new Outcome('invalid_credentials', { reason })
   }
 }
 
-const isUnchanged = (read: User, current: User): boolean =>
+const isUnchanged = (read: LoginUser, current: LoginUser): boolean =>
   current.generation === read.generation &&
   current.passwordHash === read.passwordHash &&
   current.status === read.status

@@ -1,5 +1,6 @@
-import { and, arrayContains, eq } from 'drizzle-orm'
+import { and, arrayContains, eq, sql } from 'drizzle-orm'
 import type { Database } from '../db/connect.ts'
+import { prepare } from '../db/prepared.ts'
 import { users } from '../db/tables.ts'
 import { canonicalUsername } from './usernames.ts'
 
@@ -27,11 +28,28 @@ export const adminRole = 'admin'
 
 export const isActiveAdmin = and(arrayContains(users.roles, [adminRole]), eq(users.status, 'active'))
 
+/** An account as a login sees it. */
+export type LoginUser = Pick<User, 'id' | 'passwordHash' | 'roles' | 'generation' | 'status'>
+
+const loginUser = sql`select id, password_hash as "passwordHash", roles, generation, status from ${users}`
+const selectUserByName = prepare<{ username: string }, LoginUser>(
+  sql`${loginUser} where ${eq(users.username, sql.placeholder('username'))}`,
+)
+const selectUserForUpdate = prepare<{ id: string }, LoginUser>(
+  sql`${loginUser} where ${eq(users.id, sql.placeholder('id'))} for update`,
+)
+
 /** By any spelling of the name. */
-export async function findUserByName(db: Database, username: string): Promise<User | undefined> {
+export async function findUserByName(db: Database, username: string): Promise<LoginUser | undefined> {
   const canonical = canonicalUsername(username)
   if (canonical === undefined) return undefined
-  const [user] = await db.select().from(users).where(eq(users.username, canonical))
+  const [user] = await selectUserByName(db, { username: canonical })
+  return user
+}
+
+/** As it is now, and stays until the transaction ends. */
+export async function lockUser(tx: Database, id: string): Promise<LoginUser | undefined> {
+  const [user] = await selectUserForUpdate(tx, { id })
   return user
 }
 

@@ -1,8 +1,14 @@
 import { sql } from 'drizzle-orm'
 import type { Database } from './connect.ts'
+import { prepare } from './prepared.ts'
 
 /** How long a writer may be silent, in milliseconds, before Postgres ends it: others wait for its locks. */
 const silenceMs = 1_000
+
+const setDurable = prepare<object, object>(
+  sql`select set_config('synchronous_commit', 'on', true),
+             set_config('idle_in_transaction_session_timeout', ${String(silenceMs)}, true)`,
+)
 
 /**
  * Runs `work` in a transaction whose commit has reached the disk when it returns, whatever the server's default is:
@@ -11,10 +17,7 @@ const silenceMs = 1_000
  */
 export function durably<T>(db: Database, work: (tx: Database) => Promise<T>): Promise<T> {
   return db.transaction(async (tx) => {
-    await tx.execute(
-      sql`select set_config('synchronous_commit', 'on', true),
-                 set_config('idle_in_transaction_session_timeout', ${String(silenceMs)}, true)`,
-    )
+    await setDurable(tx, {})
     return await work(tx)
   })
 }

@@ -39,6 +39,10 @@ export function isUniqueViolation(error: unknown, constraint: string): boolean {
 /** Whether a statement met somebody else's change that its isolation does not let it see. It never happened. */
 export const isSerializationFailure = (error: unknown): boolean => driverError(error).code === '40001'
 
+/** Whether a named statement is not on this connection, or is already, although we were told otherwise. It never happened. */
+export const isStatementLost = (error: unknown): boolean =>
+  ['26000', '42P05'].includes(driverError(error).code ?? '')
+
 /** Whether the role of this connection may not do that. */
 export const isNotPermitted = (error: unknown): boolean => driverError(error).code === '42501'
 

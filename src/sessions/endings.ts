@@ -1,8 +1,9 @@
 /** How sessions end, whoever ends them: always by a revocation, so that their live access tokens end with them. */
-import { and, desc, eq, inArray, isNull, ne, type SQL } from 'drizzle-orm'
+import { and, eq, inArray, isNull, ne, type SQL, sql } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
+import { prepare } from '../db/prepared.ts'
 import { sessions, users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import { generationEntry, type RevocationEntry, sessionEntry } from '../revocation/entries.ts'
@@ -56,6 +57,14 @@ export interface EndingsOptions {
   audit: Audit
   sessionsPerAccount: number
 }
+
+const given = (name: string) => sql.placeholder(name)
+
+/** The live sessions of an account besides one, without the youngest of them. */
+const selectSurplus = prepare<{ sub: string; sid: string; now: number; kept: number }, { id: string }>(sql`
+  select sessions.id from sessions join users on users.id = sessions.user_id
+  where sessions.user_id = ${given('sub')} and sessions.id <> ${given('sid')} and ${isLive(given('now'))}
+  order by sessions.created_at desc offset ${given('kept')}`)
 
 export function createEndings(options: EndingsOptions): Endings {
   const { db, clock, accessTokens, revoke, audit, sessionsPerAccount } = options
@@ -165,13 +174,7 @@ export function createEndings(options: EndingsOptions): Endings {
     },
 
     async findSurplus(tx, { sub, sid }) {
-      const surplus = await tx
-        .select({ id: sessions.id })
-        .from(sessions)
-        .innerJoin(users, eq(users.id, sessions.userId))
-        .where(and(eq(sessions.userId, sub), ne(sessions.id, sid), isLive(clock.now())))
-        .orderBy(desc(sessions.createdAt))
-        .offset(sessionsPerAccount - 1)
+      const surplus = await selectSurplus(tx, { sub, sid, now: clock.now(), kept: sessionsPerAccount - 1 })
       return surplus.map(({ id }) => id)
     },
 

@@ -2,8 +2,9 @@
  * Refresh token rotation in SQL. Both functions lock the account, then the session, then the token, and judge what they
  * find by its state after the wait: whoever changed one of them first has won.
  */
-import { and, eq, gt, isNotNull, type SQL, sql } from 'drizzle-orm'
+import { and, eq, gt, isNotNull, type Placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Database } from '../db/connect.ts'
+import { prepare } from '../db/prepared.ts'
 import { refreshTokens, sessions, users } from '../db/tables.ts'
 import { isLive, momentInSql } from './liveness.ts'
 import { type SessionFacts, sessionFacts } from './session-tokens.ts'
@@ -25,53 +26,59 @@ export interface Rotation {
 }
 
 /** What a session's `access_exp_max` becomes with a token that ends so; no token outlives its session. */
-const greatestAccessEnd = (accessEnd: number) =>
+const greatestAccessEnd = (accessEnd: number | Placeholder) =>
   sql`greatest(${sessions.accessExpMax}, least(${momentInSql(accessEnd)}, ${sessions.expiresAt}))`
 
 const epoch = (column: SQL) => sql`extract(epoch from ${column})::float8`
 
-/**
- * Uses up a refresh token that is unused and of a live session, and puts its successor in its place: one statement, one round
- * trip. It commits durably whatever the server's default is, for the successor is acknowledged.
- *
- * @returns the session as it is now, or undefined if the token cannot be used (once more)
- */
-export async function rotate(db: Database, rotation: Rotation): Promise<SessionFacts | undefined> {
-  const { hash, successor, sealedSuccessor } = rotation
-  const now = momentInSql(rotation.now)
-  const { rows } = (await db.execute(sql`
+const given = (name: keyof Rotation): Placeholder => sql.placeholder(name)
+
+/** One statement, one round trip. It commits durably whatever the server's default is, for the successor is acknowledged. */
+const rotation = prepare<Rotation, SessionFacts>(
+  sql`
     with presented as (
       select refresh_tokens.hash, sessions.*, users.roles,
         least(
-          case when remember then ${momentInSql(rotation.rememberEnd)} else ${momentInSql(rotation.idleEnd)} end,
+          case when remember then ${momentInSql(given('rememberEnd'))} else ${momentInSql(given('idleEnd'))} end,
           sessions.expires_at
         ) as idle_end
       from users
       join sessions on sessions.user_id = users.id
       join refresh_tokens on refresh_tokens.session_id = sessions.id
-      where refresh_tokens.hash = ${hash} and refresh_tokens.used_at is null and ${isLive(rotation.now)}
+      where refresh_tokens.hash = ${given('hash')} and refresh_tokens.used_at is null and ${isLive(given('now'))}
       for share of users for no key update of sessions, refresh_tokens
     ), used as (
-      update refresh_tokens set used_at = ${now}, successor = ${successor}, sealed_successor = ${sealedSuccessor}
+      update refresh_tokens set used_at = ${momentInSql(given('now'))}, successor = ${given('successor')},
+        sealed_successor = ${given('sealedSuccessor')}
       from presented where refresh_tokens.hash = presented.hash
     ), made as (
-      insert into refresh_tokens (hash, session_id) select ${successor}::bytea, id from presented
+      insert into refresh_tokens (hash, session_id) select ${given('successor')}::bytea, id from presented
     ), forgotten as (
       update refresh_tokens set sealed_successor = null
       from presented
       where refresh_tokens.session_id = presented.id and refresh_tokens.hash <> presented.hash
         and refresh_tokens.sealed_successor is not null
-        and refresh_tokens.used_at < ${momentInSql(rotation.graceStart)}
+        and refresh_tokens.used_at < ${momentInSql(given('graceStart'))}
     ), prolonged as (
-      update sessions set last_used_at = ${now}, idle_expires_at = presented.idle_end,
-        access_exp_max = ${greatestAccessEnd(rotation.accessEnd)}
+      update sessions set last_used_at = ${momentInSql(given('now'))}, idle_expires_at = presented.idle_end,
+        access_exp_max = ${greatestAccessEnd(given('accessEnd'))}
       from presented where sessions.id = presented.id
     )
     select id, user_id as "userId", generation, roles, amr, acr,
       ${epoch(sql`auth_time`)} as "authTime", ${epoch(sql`idle_end`)} as "idleExpiresAt",
       ${epoch(sql`expires_at`)} as "expiresAt", set_config('synchronous_commit', 'on', true)
-    from presented`)) as unknown as { rows: SessionFacts[] }
-  return rows[0]
+    from presented`,
+  'rotation',
+)
+
+/**
+ * Uses up a refresh token that is unused and of a live session, and puts its successor in its place.
+ *
+ * @returns the session as it is now, or undefined if the token cannot be used (once more)
+ */
+export async function rotate(db: Database, values: Rotation): Promise<SessionFacts | undefined> {
+  const [rotated] = await rotation(db, values)
+  return rotated
 }
 
 /** Locks the live session that a refresh token belongs to, used or not. */

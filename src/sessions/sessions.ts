@@ -1,15 +1,16 @@
 /** A session is what one login starts: it owns the refresh tokens and every access token issued under it, and it ends. */
 import { randomUUID } from 'node:crypto'
-import { and, desc, eq, isNull } from 'drizzle-orm'
+import { and, desc, eq, isNull, sql } from 'drizzle-orm'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
+import { prepare } from '../db/prepared.ts'
 import { refreshTokens, sessions, users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { SessionHolder } from './endings.ts'
-import { isLive } from './liveness.ts'
-import { issueSessionTokens, type SessionTokens, sessionFacts } from './session-tokens.ts'
+import { isLive, momentInSql } from './liveness.ts'
+import { issueSessionTokens, type SessionTokens } from './session-tokens.ts'
 
 /** Who starts a session, and how they proved who they are (`amr` of RFC 8176, `acr` as a NIST assurance level). */
 export interface SessionOwner {
@@ -57,7 +58,34 @@ export interface SessionsOptions {
   rememberSeconds: number
 }
 
-const momentOf = (seconds: number) => new Date(seconds * 1000)
+/** All times are in milliseconds since the epoch. */
+interface NewSession {
+  id: string
+  userId: string
+  generation: number
+  amr: string[]
+  acr: string
+  remember: boolean
+  startedAt: number
+  authTime: number
+  idleEnd: number
+  end: number
+  accessEnd: number
+  refreshTokenHash: Buffer
+}
+
+const given = (name: keyof NewSession) => sql.placeholder(name)
+const moment = (name: keyof NewSession) => momentInSql(given(name))
+
+const insertSession = prepare<NewSession, object>(sql`
+  with session as (
+    insert into sessions (id, user_id, generation, amr, acr, remember, auth_time, created_at, last_used_at,
+      idle_expires_at, expires_at, access_exp_max)
+    values (${given('id')}, ${given('userId')}, ${given('generation')}, ${given('amr')}, ${given('acr')},
+      ${given('remember')}, ${moment('authTime')}, ${moment('startedAt')}, ${moment('startedAt')},
+      ${moment('idleEnd')}, ${moment('end')}, ${moment('accessEnd')})
+  )
+  insert into refresh_tokens (hash, session_id) values (${given('refreshTokenHash')}, ${given('id')})`)
 
 /** Sessions live in Postgres alone; what ends them is a revocation. */
 export function createSessions(options: SessionsOptions): Sessions {
@@ -65,29 +93,24 @@ export function createSessions(options: SessionsOptions): Sessions {
 
   return {
     async start(tx, { id: userId, generation, roles, amr, acr, remember }) {
-      const startedAt = new Date(clock.now())
-      const now = Math.floor(startedAt.getTime() / 1000)
+      const startedAt = clock.now()
+      const now = Math.floor(startedAt / 1000)
       const end = now + (remember ? rememberSeconds : absoluteSeconds)
-      const idleEnd = now + (remember ? rememberSeconds : idleSeconds)
-      const session: typeof sessions.$inferSelect = {
-        id: randomUUID(),
-        userId,
-        generation,
-        authTime: momentOf(now),
-        amr: [...amr],
-        acr,
-        remember,
-        createdAt: startedAt,
-        lastUsedAt: startedAt,
-        idleExpiresAt: momentOf(Math.min(idleEnd, end)),
-        expiresAt: momentOf(end),
-        accessExpMax: momentOf(Math.min(accessTokens.latestExpiry(now), end)),
-        endedAt: null,
-      }
+      const idleEnd = Math.min(end, now + (remember ? rememberSeconds : idleSeconds))
       const refreshToken = generateOpaqueToken()
-      await tx.insert(sessions).values(session)
-      await tx.insert(refreshTokens).values({ hash: hashOpaqueToken(refreshToken), sessionId: session.id })
-      return issueSessionTokens(accessTokens, sessionFacts(session, roles), refreshToken, now)
+      const session = { id: randomUUID(), userId, generation, amr: [...amr], acr }
+      await insertSession(tx, {
+        ...session,
+        remember,
+        startedAt,
+        authTime: now * 1000,
+        idleEnd: idleEnd * 1000,
+        end: end * 1000,
+        accessEnd: Math.min(accessTokens.latestExpiry(now), end) * 1000,
+        refreshTokenHash: hashOpaqueToken(refreshToken),
+      })
+      const facts = { ...session, roles, authTime: now, idleExpiresAt: idleEnd, expiresAt: end }
+      return issueSessionTokens(accessTokens, facts, refreshToken, now)
     },
 
     async list({ sub, sid }) {
