@@ -13,6 +13,7 @@ import authentication from '../src/plugins/authentication.ts'
 import authorization from '../src/plugins/authorization.ts'
 import clockPlugin from '../src/plugins/clock.ts'
 import database from '../src/plugins/database.ts'
+import limits from '../src/plugins/limits.ts'
 import metrics from '../src/plugins/metrics.ts'
 import openapi from '../src/plugins/openapi.ts'
 import problems from '../src/plugins/problems.ts'
@@ -589,6 +590,7 @@ async function startGuarded(t: Test, config: Config): Promise<FastifyInstance> {
   await app.register(audit)
   await app.register(database, { config })
   await app.register(redis, { config })
+  await app.register(limits, { config })
   await app.register(revocation, { config })
   await app.register(tokens, { config })
   await app.register(tokenInspection, { config })
