@@ -40,6 +40,8 @@ const numbers: Record<string, string> = {
   RATE_WINDOW_SECONDS: '30',
   LOGIN_RATE_MAX: '4',
   LOGIN_RATE_WINDOW_SECONDS: '500',
+  FORGERY_RATE_MAX: '7',
+  FORGERY_RATE_WINDOW_SECONDS: '70',
 }
 
 /** What is wrong with the settings: a line each, that begins with a name. */
@@ -100,6 +102,7 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     limits: {
       address: { max: 1000, windowSeconds: 60 },
       login: { max: 300, windowSeconds: 900 },
+      forgery: { max: 1000, windowSeconds: 60 },
     },
     firstAdmin: undefined,
   })
@@ -149,6 +152,7 @@ t.test('every setting arrives where it belongs', async (t) => {
     limits: {
       address: { max: 20, windowSeconds: 30 },
       login: { max: 4, windowSeconds: 500 },
+      forgery: { max: 7, windowSeconds: 70 },
     },
     firstAdmin: { username: 'root', password: 'correct horse battery staple' },
   })

@@ -220,7 +220,7 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     clock,
     env: { ARGON2_MEMORY_KIB: '16384', ARGON2_CONCURRENCY: '1', ARGON2_QUEUE_MAX: '1' },
   })
-  const limited = await startInstance(t, { stores, clock, env: { RATE_MAX: '1' } })
+  const limited = await startInstance(t, { stores, clock, env: { RATE_MAX: '1', FORGERY_RATE_MAX: '1' } })
 
   const seen = new Map(operations.map((asked) => [asked, new Set<string>()]))
   async function see(asked: Operation, replying: Promise<Reply>): Promise<void> {
@@ -278,7 +278,8 @@ t.test('every code that it says an operation can fail by is seen from it, and no
         )
     }
     await see(asked, ask(url, asked, { given, headers: bearer(live) }))
-    for (let time = 0; time < 2; time++) await see(asked, ask(limited.url, asked, { given }))
+    for (const headers of [{}, bearer('forged')])
+      for (let time = 0; time < 2; time++) await see(asked, ask(limited.url, asked, { given, headers }))
   }
 
   const { privateKey } = await generateKeyPair('ES256')
