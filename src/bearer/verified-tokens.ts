@@ -3,13 +3,13 @@
  * any other string, and not whether a token is still good: its time, its key and whether it was taken back are asked each time.
  */
 export interface VerifiedTokens<Verified extends { presented: string }> {
-  /** @param presented the text in which a token came, such as a whole header: to cut the token out would cost more than to find it */
+  /** @param presented the text in which a token came, such as a whole header, so that nothing need be cut out of it first */
   find(presented: string): Verified | undefined
   /** Only after a full verification, and only what nobody can change from then on. */
   add(verified: Verified): void
 }
 
-/** The end of a signature: enough to tell tokens apart, and to hash all of a token would cost more than the rest of a look-up. */
+/** The end of a signature: enough to tell tokens apart, without hashing all of each. */
 const keyOf = (presented: string): string => presented.slice(-12)
 
 /** @param max how many are remembered at least, while they are used; it never holds more than twice as many */

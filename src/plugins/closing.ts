@@ -20,7 +20,7 @@ export default fp(
       unused.set(socket, performance.now())
       socket.once('close', () => unused.delete(socket))
     })
-    // A hook, for a second listener to Node's event would cost every request more.
+    // A hook, and no second listener to Node's event, which every request would pass.
     app.addHook('onRequest', ({ raw }, _reply, done) => {
       unused.delete(raw.socket)
       done()

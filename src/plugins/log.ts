@@ -15,7 +15,7 @@ export const logging = ({
 }: LogOptions): Pick<FastifyServerOptions, 'logger' | 'logController' | 'childLoggerFactory'> => ({
   logger: { level, serializers: { err: describeError }, ...(logTo && { stream: logTo }) },
   logController: new LogController({ disableRequestLogging: true }),
-  // One for each request would cost more than the guard. Whoever logs tells the request's id.
+  // None for each request, for most log nothing. Whoever logs tells the request's id.
   childLoggerFactory: (logger) => logger,
 })
 

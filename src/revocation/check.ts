@@ -14,7 +14,7 @@ export interface PreparedToken extends PreparedForTail {
 
 export interface RevocationCheck {
   prepare(token: TokenIdentity): PreparedToken
-  /** Calls back, at once where it can: with promises, every guarded request would wait longer than the look-up takes. */
+  /** Calls back, at once where it can: every guarded request comes through here. */
   check(token: PreparedToken, done: (verdict: Verdict) => void): void
 }
 
