@@ -1,9 +1,9 @@
 /** What the guard of a route costs: the same route with and without it, and guarded as one usually does. */
 import { createPublicKey, type JsonWebKey } from 'node:crypto'
 import { type Contestant, startBare, startLatchkey, startRecipe } from './contestants.ts'
-import { measure, median, numbers, type Rounds, warmUp } from './guarded.ts'
+import { measure, type Rounds, warmUp } from './guarded.ts'
 import type { Chapter, Table } from './report.ts'
-import { ratioOf, type Spread, showSpread } from './rounds.ts'
+import { median, numbers, ratioOf, type Spread, showSpread } from './rounds.ts'
 import { issueTokens, writeTokens } from './tokens.ts'
 
 const distinctTokens = 10_000

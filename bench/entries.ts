@@ -11,9 +11,9 @@ import { createTail } from '../src/revocation/tail.ts'
 import { capacityOf, recordLiveEntries, withDatabase } from '../test/fixtures/live-entries.ts'
 import type { Capacity } from '../test/fixtures/load-record.ts'
 import { type Contestant, type Stores, startLatchkey } from './contestants.ts'
-import { measure, numbers, type Rounds, warmUp } from './guarded.ts'
+import { measure, type Rounds, warmUp } from './guarded.ts'
 import type { Chapter, Table } from './report.ts'
-import { ratioOf, showSpread, spreadOf, takeTurns } from './rounds.ts'
+import { numbers, ratioOf, showSpread, spreadOf, takeTurns } from './rounds.ts'
 import { issueTokens, writeTokens } from './tokens.ts'
 
 const modes = { default: 'redis', mirror: 'mirror' }

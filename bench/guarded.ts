@@ -1,7 +1,7 @@
 /** Load on GET /protected, by live tokens in rotation, and what each request costs whoever answers it. */
 import type { Contestant } from './contestants.ts'
 import { type Load, load, type Seen } from './load.ts'
-import { spreadOf, takeTurns } from './rounds.ts'
+import { takeTurns } from './rounds.ts'
 
 export interface Round extends Seen {
   /** Microseconds that the server had of its processor for each request. */
@@ -43,9 +43,3 @@ export async function warmUp(
     for (let from = 0; from < 2 * distinctTokens; )
       from += (await load({ url: `${url}/protected`, from, ...how })).requests
 }
-
-export const numbers = (rounds: readonly Round[] = [], figure: keyof Round) =>
-  rounds.map((round) => round[figure])
-
-export const median = (rounds: readonly Round[] | undefined, figure: keyof Round) =>
-  spreadOf(numbers(rounds, figure)).median

@@ -25,6 +25,17 @@ export function spreadOf(numbers: readonly number[]): Spread {
   return { median: at(0.5), low: at(0.1), high: at(0.9) }
 }
 
+/** One figure of every round. */
+export const numbers = <Figure extends string>(
+  rounds: readonly Readonly<Record<Figure, number>>[] = [],
+  figure: Figure,
+): number[] => rounds.map((round) => round[figure])
+
+export const median = <Figure extends string>(
+  rounds: readonly Readonly<Record<Figure, number>>[] | undefined,
+  figure: Figure,
+): number => spreadOf(numbers(rounds, figure)).median
+
 /** Of what was measured in the same round. */
 export const ratioOf = (above: readonly number[], below: readonly number[]): Spread =>
   spreadOf(above.map((figure, round) => figure / (below[round] as number)))

@@ -6,7 +6,7 @@ import { keycloak } from './keycloak.ts'
 import { load, type Seen } from './load.ts'
 import { refreshUnderPgbench } from './pgbench.ts'
 import type { BenchOptions, Chapter, Table } from './report.ts'
-import { ratioOf, showSpread, spreadOf, takeTurns } from './rounds.ts'
+import { median, numbers, ratioOf, showSpread, spreadOf, takeTurns } from './rounds.ts'
 
 const refreshConnections = 32
 const logoutConnections = { few: 8, crowd: 128 }
@@ -71,9 +71,6 @@ export const sessions: Chapter = async (options) => {
   await latchkey.end()
   return tables
 }
-
-const numbers = (rounds: readonly Round[], figure: keyof Round) => rounds.map((round) => round[figure])
-const median = (rounds: readonly Round[], figure: keyof Round) => spreadOf(numbers(rounds, figure)).median
 
 async function measureRefreshes(
   throughHttp: Measure<Round>,

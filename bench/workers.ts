@@ -1,9 +1,9 @@
 /** What several processes on one machine answer together. */
 import { type Contestant, startLatchkey } from './contestants.ts'
-import { measure, median, numbers, warmUp } from './guarded.ts'
+import { measure, warmUp } from './guarded.ts'
 import { allCores, coreCount } from './machine.ts'
 import type { Chapter } from './report.ts'
-import { ratioOf, showSpread } from './rounds.ts'
+import { median, numbers, ratioOf, showSpread } from './rounds.ts'
 import { issueTokens, writeTokens } from './tokens.ts'
 
 const distinctTokens = 1_000
