@@ -48,21 +48,23 @@ export default fp(
     // Without a guard there is no token, and reading one throws rather than answering for nobody.
     app.decorateRequest('accessToken')
 
+    function recall({ raw }: FastifyRequest): InspectedToken | undefined {
+      const [header = '', another] = authorizationValues(raw.rawHeaders)
+      return another === undefined ? recallToken(header) : undefined
+    }
+
     async function inspect(request: FastifyRequest): Promise<InspectedToken> {
-      const { rawHeaders } = request.raw
-      const presented = presentedToken(rawHeaders)
+      const presented = presentedToken(request.raw.rawHeaders)
       if ('failure' in presented) throw new Outcome(presented.failure)
-      const [header = ''] = authorizationValues(rawHeaders)
-      return await inspectToken(request, presented.token, header)
+      return await inspectToken(request, presented.token, request.headers.authorization as string)
     }
 
     app.decorate('recognise', async (request) => {
-      request.accessToken = await inspect(request)
+      request.accessToken = recall(request) ?? (await inspect(request))
     })
 
     function authenticate(request: FastifyRequest, done: Done): void {
-      const [header = '', another] = authorizationValues(request.raw.rawHeaders)
-      const known = another === undefined ? recallToken(header) : undefined
+      const known = recall(request)
       if (known) admit(request, known, done)
       else inspect(request).then((token) => admit(request, token, done), done)
     }

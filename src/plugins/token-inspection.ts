@@ -60,14 +60,6 @@ export default fp(
     const isEarly = (claims: AccessTokenClaims) =>
       isFromTheFuture(claims, inSeconds(clock), config.clockToleranceSeconds)
 
-    /** One string for all tokens of a key: what every request needs should stay in the processor's cache. */
-    const kids = new Map<string, string>()
-    function internKid(kid: string): string {
-      const known = kids.get(kid) ?? kid
-      kids.set(known, known)
-      return known
-    }
-
     async function findKey(_request: FastifyRequest, token: DecodedToken): Promise<string> {
       const { kid } = token.header
       const key = typeof kid === 'string' ? await signingKeys.findPublicKey(kid) : undefined
@@ -97,8 +89,6 @@ export default fp(
     })
 
     app.decorate('inspectToken', async (request, token, presented) => {
-      const known = app.recallToken(presented)
-      if (known) return known
       await forgeryBudget.assertLeft(request)
       try {
         const verified = Object.freeze({ presented, ...(await inspect(request, token)) })
@@ -121,8 +111,7 @@ export default fp(
       if (isEarly(claims)) throw new Outcome('token_invalid', { reason: 'issued in the future' })
       // Every request that brings this token will see these.
       for (const part of [claims, claims.roles, claims.amr]) Object.freeze(part)
-      const kid = internKid(header.kid as string)
-      return { claims, ...prepare({ ...claims, kid }) }
+      return { claims, ...prepare({ ...claims, kid: header.kid as string }) }
     }
   },
   { name: 'token-inspection', dependencies: ['clock', 'limits', 'revocation', 'tokens'] },

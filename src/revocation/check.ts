@@ -40,14 +40,15 @@ export function createCheck({ tail, index, mirror, onVerdict }: CheckOptions): R
     done(verdict)
   }
 
+  function conclude(fresh: boolean, inIndex: boolean | undefined, done: Done): void {
+    const by = sourcesOf(fresh, inIndex !== undefined)
+    tell(inIndex ? 'revoked' : by === 'none' ? 'unknown' : 'live', by, done)
+  }
+
   function judge(token: PreparedToken, fresh: boolean, done: Done): void {
     if (tail.has(token)) tell('revoked', 'tail', done)
-    else if (!index || (fresh && mirror)) tell(fresh ? 'live' : 'unknown', fresh ? 'tail' : 'none', done)
-    else
-      index.has(token.keys, (dead) => {
-        const by = sourcesOf(fresh, dead !== undefined)
-        tell(dead ? 'revoked' : by === 'none' ? 'unknown' : 'live', by, done)
-      })
+    else if (!index || (fresh && mirror)) conclude(fresh, undefined, done)
+    else index.has(token.keys, (inIndex) => conclude(fresh, inIndex, done))
   }
 
   return {

@@ -41,9 +41,11 @@ export function createIdTable(now: () => number): IdTable {
   /** The one that is looked for or added. */
   const entry = withSlots(1)
 
-  function partOf(id: string, version: number): Part {
-    writeId(id, version, entry, 0)
-    return table[(entry[0] as number) % parts] as Part
+  const partOf = (ids: Uint32Array, at: number): Part => table[(ids[at] as number) % parts] as Part
+
+  function hasWritten(ids: Uint32Array, at: number): boolean {
+    const { cells } = partOf(ids, at)
+    return cells[locate(cells, ids, at) + 4] !== 0
   }
 
   function regrow(part: Part): void {
@@ -59,20 +61,18 @@ export function createIdTable(now: () => number): IdTable {
 
   return {
     add(id, version, expiresAt) {
-      const part = partOf(id, version)
+      writeId(id, version, entry, 0)
+      const part = partOf(entry, 0)
       // 32 bits reach the year 2106.
       entry[4] = Math.min(0xffff_ffff, Math.max(1, Math.ceil(expiresAt)))
       if ((part.used + 1) * words > part.cells.length * maxLoad) regrow(part)
       put(part, entry, 0)
     },
     has(id, version) {
-      const { cells } = partOf(id, version)
-      return cells[locate(cells, entry, 0) + 4] !== 0
+      writeId(id, version, entry, 0)
+      return hasWritten(entry, 0)
     },
-    hasWritten(ids, at) {
-      const { cells } = table[(ids[at] as number) % parts] as Part
-      return cells[locate(cells, ids, at) + 4] !== 0
-    },
+    hasWritten,
     get size() {
       return table.reduce((size, { used }) => size + used, 0)
     },
