@@ -1,4 +1,5 @@
 /** The process: settings in, signals in, one exit out. */
+import './kept-tick.ts'
 import cluster from 'node:cluster'
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'

@@ -25,7 +25,8 @@ const mayImport: Record<string, readonly string[]> = {
   routes: ['schemas', 'outcomes'],
   app: ['plugins', 'routes', 'config'],
   workers: ['plugins', 'config'],
-  server: ['app', 'workers', 'config'],
+  'kept-tick': [],
+  server: ['kept-tick', 'app', 'workers', 'config'],
   cli: ['db', 'config', 'server'],
 }
 
