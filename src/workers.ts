@@ -8,7 +8,7 @@ import { once } from 'node:events'
 import Fastify from 'fastify'
 import { AggregatorRegistry } from 'prom-client'
 import type { Config } from './config.ts'
-import { logging } from './plugins/log.ts'
+import { createLog } from './plugins/log.ts'
 import { metricsRequest, serveMetrics } from './plugins/metrics.ts'
 
 export interface Workers {
@@ -28,9 +28,8 @@ export type WorkersOptions = Pick<
 
 export function createWorkers(config: WorkersOptions): Workers {
   const { workers: count, host, metricsPort, shutdownTimeoutSeconds } = config
-  // For its log, and for the metrics.
-  const monitor = Fastify(logging({ level: config.logLevel, logTo: undefined }))
-  const { log } = monitor
+  const log = createLog({ level: config.logLevel, logTo: undefined })
+  const monitor = Fastify()
   let ending = false
   let replacing: NodeJS.Timeout | undefined
 

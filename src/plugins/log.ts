@@ -1,5 +1,5 @@
-import type { FastifyServerOptions } from 'fastify'
-import { LogController } from 'fastify'
+import { type FastifyServerOptions, LogController } from 'fastify'
+import { type Logger, pino } from 'pino'
 import { driverError } from '../db/errors.ts'
 
 export interface LogOptions {
@@ -8,15 +8,17 @@ export interface LogOptions {
   logTo: { write(line: string): void } | undefined
 }
 
-/** What was refused or went wrong is logged by plugins/problems, what happened by the audit; a 200 says nothing. */
-export const logging = ({
-  level,
-  logTo,
-}: LogOptions): Pick<FastifyServerOptions, 'logger' | 'logController' | 'childLoggerFactory'> => ({
-  logger: { level, serializers: { err: describeError }, ...(logTo && { stream: logTo }) },
+export const createLog = ({ level, logTo }: LogOptions): Logger =>
+  pino({ level, serializers: { err: describeError } }, logTo)
+
+/**
+ * What was refused or went wrong is logged by plugins/problems, what happened by the audit; a 200 says nothing. Fastify has no
+ * logger of its own: with one, it would make another for each request, and listen to the end of each reply.
+ */
+export const logging = (log: Logger): Pick<FastifyServerOptions, 'logController' | 'childLoggerFactory'> => ({
   logController: new LogController({ disableRequestLogging: true }),
-  // None for each request, for most log nothing. Whoever logs tells the request's id.
-  childLoggerFactory: (logger) => logger,
+  // Whoever logs tells the request's id.
+  childLoggerFactory: () => log,
 })
 
 /** What keeps the service from starting, in one line and without the statement of a query that failed. */
