@@ -9,18 +9,26 @@ export interface VerifiedTokens<Verified extends { presented: string }> {
   add(verified: Verified): void
 }
 
-/** The end of a signature: enough to tell tokens apart, without hashing all of each. */
-const keyOf = (presented: string): string => presented.slice(-12)
+/**
+ * 32 bits of the signature, from its last six characters: enough to tell tokens apart. A number, for a string would have to be
+ * cut out and hashed, and its twin in the map fetched from memory to be compared with.
+ */
+function keyOf(presented: string): number {
+  let key = 0
+  for (let at = Math.max(0, presented.length - 6); at < presented.length; at++)
+    key = (key << 6) ^ presented.charCodeAt(at)
+  return key
+}
 
 /** @param max how many are remembered at least, while they are used; it never holds more than twice as many */
 export function createVerifiedTokens<Verified extends { presented: string }>(
   max: number,
 ): VerifiedTokens<Verified> {
   // What was used since the last change of generations, and what was used before it: the next change forgets that.
-  let young = new Map<string, Verified>()
-  let old = new Map<string, Verified>()
+  let young = new Map<number, Verified>()
+  let old = new Map<number, Verified>()
 
-  function put(key: string, verified: Verified): void {
+  function put(key: number, verified: Verified): void {
     if (young.size >= max) {
       old = young
       young = new Map()

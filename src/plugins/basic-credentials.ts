@@ -1,7 +1,7 @@
 /** HTTP Basic (RFC 7617) as another way to write the body of a login: credentials in the header become that body. */
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { authorizationValues } from '../bearer/authorization-header.ts'
+import { ambiguous, authorizationOf } from '../bearer/authorization-header.ts'
 import { Outcome } from '../outcomes.ts'
 
 declare module 'fastify' {
@@ -14,9 +14,9 @@ declare module 'fastify' {
 export default fp(
   async function basicCredentials(app: FastifyInstance) {
     app.decorate('acceptBasicCredentials', async (request: FastifyRequest) => {
-      const [authorization = '', another] = authorizationValues(request.raw.rawHeaders)
-      if (another !== undefined) throw malformed('Send one Authorization header.')
-      const [scheme, credentials, ...more] = authorization.split(/ +/)
+      const authorization = authorizationOf(request.raw.rawHeaders)
+      if (authorization === ambiguous) throw malformed('Send one Authorization header.')
+      const [scheme, credentials, ...more] = (authorization ?? '').split(/ +/)
       if (scheme?.toLowerCase() !== 'basic') return
       if (request.body !== undefined)
         throw malformed('Send credentials in the header or in the body, not in both.')

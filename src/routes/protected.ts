@@ -15,7 +15,7 @@ export const protectedRoute: FastifyPluginAsyncTypebox = async (app) => {
     },
     (request, reply) => {
       const { sub, sid, roles, exp } = request.accessToken.claims
-      reply.send({ sub, sid, roles: [...roles], exp })
+      reply.send({ sub, sid, roles, exp })
     },
   )
 }

@@ -4,7 +4,7 @@ export const TokenHolder = Type.Object(
   {
     sub: Type.String({ format: 'uuid', description: 'The account.' }),
     sid: Type.String({ format: 'uuid', description: 'The session.' }),
-    roles: Type.Array(Type.String()),
+    roles: Type.Immutable(Type.Array(Type.String())),
     exp: Type.Integer({ description: 'Seconds since the epoch.', examples: [1_893_456_000] }),
   },
   { $id: 'TokenHolder', description: 'What a guarded route learns from a token.' },

@@ -20,15 +20,21 @@ export interface PublicJwk extends EcPublicJwk {
   use: 'sig'
 }
 
+/** A public key that tokens may be verified with. */
+export interface PublicKey {
+  kid: string
+  pem: string
+}
+
 export interface SigningKeys {
   /** Signs claims with the active key. The header is exactly `alg`, `kid`, `typ: at+jwt` (RFC 9068 §2.1). */
   sign(claims: object): string
   /**
-   * The public key of a `kid` as PEM, or undefined if no such key may be trusted. An unknown kid re-reads the keys, rarely.
+   * The public key of a `kid`, or undefined if no such key may be trusted. An unknown kid re-reads the keys, rarely.
    *
    * @throws Outcome `revocation_unknown` if they cannot be read now: there may be such a key
    */
-  findPublicKey(kid: string): Promise<string | undefined>
+  findPublicKey(kid: string): Promise<PublicKey | undefined>
   /** Whether tokens of this key may be trusted, as far as is known here. */
   isTrusted(kid: string): boolean
   /** The keys that verifiers may trust (RFC 7517 §5). */
@@ -44,7 +50,7 @@ export interface SigningKeysOptions {
 
 interface LoadedKeys {
   sign: (claims: object) => string
-  publicKeys: Map<string, string>
+  publicKeys: Map<string, PublicKey>
   jwks: { keys: PublicJwk[] }
 }
 
@@ -88,7 +94,7 @@ export async function createSigningKeys({
         kid: active.kid,
         header: { alg: active.alg, typ: 'at+jwt' },
       }) as (claims: object) => string,
-      publicKeys: new Map(rows.map(({ kid, publicJwk }) => [kid, publicKeyPem(publicJwk)])),
+      publicKeys: new Map(rows.map(({ kid, publicJwk }) => [kid, { kid, pem: publicKeyPem(publicJwk) }])),
       jwks: {
         keys: rows.map(({ kid, alg, publicJwk }) => ({ ...publicJwk, kid, alg, use: 'sig' as const })),
       },
