@@ -26,19 +26,21 @@ const redisUrl = process.env.TEST_REDIS_URL as string
 const inAnHour = () => Math.floor(Date.now() / 1000) + 3600
 
 const randomToken = (): TokenIdentity => ({
-  jti: randomUUID(),
-  sid: randomUUID(),
-  sub: randomUUID(),
-  ver: 1 + Math.floor(Math.random() * 5),
   kid: randomUUID(),
+  claims: {
+    jti: randomUUID(),
+    sid: randomUUID(),
+    sub: randomUUID(),
+    ver: 1 + Math.floor(Math.random() * 5),
+  },
 })
 
 /** The four entries that each refuse a token. */
-const isIn = (tail: Tail, token: TokenIdentity) => tail.has({ kid: token.kid, ids: tail.prepare(token) })
+const isIn = (tail: Tail, token: TokenIdentity) => tail.has(tail.prepare(token))
 const isInIndex = (index: RevocationIndex, token: TokenIdentity) =>
-  new Promise<boolean | undefined>((done) => index.has(index.prepare(token), done))
+  new Promise<boolean | undefined>((done) => index.has(token, done))
 
-const entriesFor = ({ jti, sid, sub, ver, kid }: TokenIdentity): RevocationEntry[] => [
+const entriesFor = ({ kid, claims: { jti, sid, sub, ver } }: TokenIdentity): RevocationEntry[] => [
   { scope: 'token', subject: jti, expiresAt: inAnHour() },
   { scope: 'session', subject: sid, expiresAt: inAnHour() },
   { scope: 'generation', subject: `${sub}:${ver}`, expiresAt: inAnHour() },
@@ -336,6 +338,19 @@ t.test('the tail', async (t) => {
     t.ok(isIn(tail, lost))
   })
 
+  t.test('refuses a token that it let through before, whatever it was that was taken back', async (t) => {
+    const tail = tailOn(t, await emptyRecord(t))
+    for (let i = 0; i < 4; i++) {
+      const [token, other] = [tail.prepare(randomToken()), tail.prepare(randomToken())]
+      for (const round of ['cold', 'warm']) t.notOk(tail.has(token) || tail.has(other), round)
+      tail.add([entriesFor(token)[i] as RevocationEntry])
+      for (const round of ['cold', 'warm']) {
+        t.ok(tail.has(token), round)
+        t.notOk(tail.has(other), round)
+      }
+    }
+  })
+
   t.test('is not fresh while nobody looks', async (t) => {
     const connection = await emptyRecord(t)
     const tail = tailOn(t, connection, { freshMs: 60 })
@@ -382,7 +397,7 @@ t.test('the index', async (t) => {
       const revoked = randomToken()
       const later = Array.from({ length: 50 }, () => randomToken())
       const answers = [ask(revoked), ...later.map((token) => ask(token))]
-      await withRedis(redisUrl, (direct) => direct.set(`rv:s:${revoked.sid}`, '', 'EX', 60))
+      await withRedis(redisUrl, (direct) => direct.set(`rv:s:${revoked.claims.sid}`, '', 'EX', 60))
       t.equal(await first, false)
       t.same(
         await Promise.all(answers.slice(1)),
@@ -394,14 +409,30 @@ t.test('the index', async (t) => {
     },
   )
 
+  t.test('tells whom of those who ask together an entry refuses, whichever it is', async (t) => {
+    const index = await realIndex(t)
+    const tokens = Array.from({ length: 12 }, (_, i) => ({ ...randomToken(), kid: `key ${i % 3}` }))
+    const dead = tokens.slice(4, 7)
+    await index.write(dead.map((token, i) => entriesFor(token)[i] as RevocationEntry))
+    t.same(
+      await Promise.all(tokens.map((token) => isInIndex(index, token))),
+      tokens.map((token) => dead.includes(token)),
+    )
+    await index.write([entriesFor(tokens[1] as TokenIdentity)[3] as RevocationEntry])
+    t.same(
+      await Promise.all(tokens.map((token) => isInIndex(index, token))),
+      tokens.map((token) => dead.includes(token) || token.kid === 'key 1'),
+    )
+  })
+
   t.test('keeps an entry as long as its longest life, and every key has one', async (t) => {
     const index = await realIndex(t)
     const token = randomToken()
     const entries = entriesFor(token)
     const keys = [
-      `rv:j:${token.jti}`,
-      `rv:s:${token.sid}`,
-      `rv:g:${token.sub}:${token.ver}`,
+      `rv:j:${token.claims.jti}`,
+      `rv:s:${token.claims.sid}`,
+      `rv:g:${token.claims.sub}:${token.claims.ver}`,
       `rv:k:${token.kid}`,
     ]
     const lives = () => withRedis(redisUrl, (direct) => Promise.all(keys.map((key) => direct.ttl(key))))
@@ -505,7 +536,7 @@ t.test('two instances', async (t) => {
         },
       })
       await t.rejects(revoking, { code: 'unavailable' })
-      const recorded = `select from revocations where subject = '${token.jti}'`
+      const recorded = `select from revocations where subject = '${token.claims.jti}'`
       await eventually(t, async () => {
         const found = await withClient(stores.env.DATABASE_URL as string, (client) => client.query(recorded))
         return found.rowCount === 1
@@ -606,7 +637,7 @@ function identityOf(token: string): TokenIdentity {
   const [header, claims] = token
     .split('.', 2)
     .map((part) => JSON.parse(Buffer.from(part, 'base64url').toString()))
-  return { ...(claims as Omit<TokenIdentity, 'kid'>), kid: (header as { kid: string }).kid }
+  return { kid: header.kid, claims }
 }
 
 /** A tail that has not read anything yet. */

@@ -2,8 +2,8 @@
 import { promisify } from 'node:util'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { authorizationValues, presentedToken } from '../bearer/authorization-header.ts'
-import { type AccessToken, isExpired } from '../bearer/claims.ts'
+import { authorizationOf, presentedToken } from '../bearer/authorization-header.ts'
+import { type AccessToken, isExpired, isFromTheFuture } from '../bearer/claims.ts'
 import type { Config } from '../config.ts'
 import { inSeconds } from '../db/clock.ts'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
@@ -25,6 +25,8 @@ declare module 'fastify' {
 }
 
 type Done = (refusal?: Error) => void
+
+const tooEarly = () => new Outcome('token_invalid', { reason: 'issued in the future' })
 
 const refusals: OutcomeCode[] = [
   'malformed_authorization',
@@ -49,8 +51,8 @@ export default fp(
     app.decorateRequest('accessToken')
 
     function recall({ raw }: FastifyRequest): InspectedToken | undefined {
-      const [header = '', another] = authorizationValues(raw.rawHeaders)
-      return another === undefined ? recallToken(header) : undefined
+      const authorization = authorizationOf(raw.rawHeaders)
+      return typeof authorization === 'string' ? recallToken(authorization) : undefined
     }
 
     async function inspect(request: FastifyRequest): Promise<InspectedToken> {
@@ -59,8 +61,13 @@ export default fp(
       return await inspectToken(request, presented.token, request.headers.authorization as string)
     }
 
+    const isEarly = ({ claims }: InspectedToken, now: number) =>
+      isFromTheFuture(claims, now, config.clockToleranceSeconds)
+
     app.decorate('recognise', async (request) => {
-      request.accessToken = recall(request) ?? (await inspect(request))
+      const token = recall(request) ?? (await inspect(request))
+      if (isEarly(token, inSeconds(clock))) throw tooEarly()
+      request.accessToken = token
     })
 
     function authenticate(request: FastifyRequest, done: Done): void {
@@ -70,16 +77,16 @@ export default fp(
     }
 
     function admit(request: FastifyRequest, token: InspectedToken, done: Done): void {
-      if (isExpired(token.claims, inSeconds(clock), config.clockToleranceSeconds)) {
-        done(new Outcome('token_expired'))
-        return
-      }
-      check(token, (verdict) => {
-        if (verdict === 'live') {
-          request.accessToken = token
-          done()
-        } else done(new Outcome(verdict === 'revoked' ? 'token_revoked' : 'revocation_unknown'))
-      })
+      const now = inSeconds(clock)
+      if (isEarly(token, now)) done(tooEarly())
+      else if (isExpired(token.claims, now, config.clockToleranceSeconds)) done(new Outcome('token_expired'))
+      else
+        check(token, (verdict) => {
+          if (verdict === 'live') {
+            request.accessToken = token
+            done()
+          } else done(new Outcome(verdict === 'revoked' ? 'token_revoked' : 'revocation_unknown'))
+        })
     }
     app.decorate('authenticate', promisify(authenticate))
 

@@ -6,18 +6,13 @@
 import fastifyJwt, { type Secret } from '@fastify/jwt'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import {
-  type AccessToken,
-  type AccessTokenClaims,
-  isFromTheFuture,
-  misshapenClaim,
-} from '../bearer/claims.ts'
+import { type AccessToken, type AccessTokenClaims, misshapenClaim } from '../bearer/claims.ts'
 import { createVerifiedTokens } from '../bearer/verified-tokens.ts'
 import type { Config } from '../config.ts'
-import { inSeconds } from '../db/clock.ts'
 import { isDatabaseUnavailable } from '../db/errors.ts'
 import { Outcome } from '../outcomes.ts'
-import type { PreparedToken } from '../revocation/check.ts'
+import type { PreparedToken } from '../revocation/tail.ts'
+import type { PublicKey } from '../tokens/signing-keys.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -33,10 +28,13 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Handed to @fastify/jwt, which takes a token from a request only. */
     tokenToVerify: string
+    /** And handed back: the key that it was verified with. */
+    verifiedWith: PublicKey
   }
 }
 
-export interface InspectedToken extends AccessToken, PreparedToken {
+export interface InspectedToken extends PreparedToken {
+  claims: AccessTokenClaims
   presented: string
 }
 
@@ -49,25 +47,25 @@ interface DecodedToken {
 const rememberedTokens = 25_000
 
 export interface TokenInspectionOptions {
-  config: Pick<Config, 'issuer' | 'audience' | 'clockToleranceSeconds'>
+  config: Pick<Config, 'issuer' | 'audience'>
 }
 
 export default fp(
   async function tokenInspection(app: FastifyInstance, { config }: TokenInspectionOptions) {
-    const { clock, signingKeys, forgeryBudget } = app
+    const { signingKeys, forgeryBudget } = app
     const { prepare } = app.revocation
     const verifiedTokens = createVerifiedTokens<InspectedToken>(rememberedTokens)
-    const isEarly = (claims: AccessTokenClaims) =>
-      isFromTheFuture(claims, inSeconds(clock), config.clockToleranceSeconds)
 
-    async function findKey(_request: FastifyRequest, token: DecodedToken): Promise<string> {
+    async function findKey(request: FastifyRequest, token: DecodedToken): Promise<string> {
       const { kid } = token.header
       const key = typeof kid === 'string' ? await signingKeys.findPublicKey(kid) : undefined
       if (key === undefined) throw new Outcome('token_invalid', { reason: 'unknown kid' })
-      return key
+      request.verifiedWith = key
+      return key.pem
     }
 
     app.decorateRequest('tokenToVerify', '')
+    app.decorateRequest('verifiedWith')
     await app.register(fastifyJwt, {
       // The types know only secrets that are sent through a callback.
       secret: { public: findKey as unknown as Secret },
@@ -85,13 +83,14 @@ export default fp(
 
     app.decorate('recallToken', (presented) => {
       const known = verifiedTokens.find(presented)
-      return known && signingKeys.isTrusted(known.kid) && !isEarly(known.claims) ? known : undefined
+      return known && signingKeys.isTrusted(known.kid) ? known : undefined
     })
 
     app.decorate('inspectToken', async (request, token, presented) => {
       await forgeryBudget.assertLeft(request)
       try {
-        const verified = Object.freeze({ presented, ...(await inspect(request, token)) })
+        const { kid, claims } = await inspect(request, token)
+        const verified = { presented, ...prepare({ kid, claims }), claims }
         verifiedTokens.add(verified)
         return verified
       } catch (error) {
@@ -100,7 +99,7 @@ export default fp(
       }
     })
 
-    async function inspect(request: FastifyRequest, token: string): Promise<AccessToken & PreparedToken> {
+    async function inspect(request: FastifyRequest, token: string): Promise<AccessToken> {
       request.tokenToVerify = token
       const { header, payload } = await verify(request)
       // Exactly alg, kid and typ: what else could stand there, such as crit, nobody here understands.
@@ -108,13 +107,13 @@ export default fp(
       const claim = misshapenClaim(payload)
       if (claim) throw new Outcome('token_invalid', { reason: `claim ${claim}` })
       const claims = payload as unknown as AccessTokenClaims
-      if (isEarly(claims)) throw new Outcome('token_invalid', { reason: 'issued in the future' })
       // Every request that brings this token will see these.
       for (const part of [claims, claims.roles, claims.amr]) Object.freeze(part)
-      return { claims, ...prepare({ ...claims, kid: header.kid as string }) }
+      // Not the header's own string: all tokens of a key share one, which is then at hand when they are looked up.
+      return { kid: request.verifiedWith.kid, claims }
     }
   },
-  { name: 'token-inspection', dependencies: ['clock', 'limits', 'revocation', 'tokens'] },
+  { name: 'token-inspection', dependencies: ['limits', 'revocation', 'tokens'] },
 )
 
 /** The library reports the faults of a token by a dozen codes and several statuses. They are all one outcome. */

@@ -3,6 +3,8 @@
  * every token under it, on its own. The identity is always an id that latchkey made, never the token's string:
  * several strings verify as one token.
  */
+import type { AccessTokenClaims } from '../bearer/claims.ts'
+
 export type RevocationScope = 'token' | 'session' | 'generation' | 'key'
 
 export interface RevocationEntry {
@@ -15,11 +17,8 @@ export interface RevocationEntry {
 
 /** What of a token is looked up. */
 export interface TokenIdentity {
-  jti: string
-  sid: string
-  sub: string
-  ver: number
   kid: string
+  claims: Pick<AccessTokenClaims, 'jti' | 'sid' | 'sub' | 'ver'>
 }
 
 /** Entries outlive what they refuse by this much, so that no difference between clocks revives it. */
@@ -44,14 +43,4 @@ export const generationSubject = (sub: string, ver: number): string => `${sub}:$
 export function parseGenerationSubject(subject: string): { sub: string; ver: number } {
   const [sub = '', ver] = subject.split(':')
   return { sub, ver: Number(ver) }
-}
-
-/** The subjects whose revocation refuses this token, scope by scope. */
-export function subjectsOf(token: TokenIdentity): Record<RevocationScope, string> {
-  return {
-    token: token.jti,
-    session: token.sid,
-    generation: generationSubject(token.sub, token.ver),
-    key: token.kid,
-  }
 }

@@ -5,7 +5,7 @@
  */
 const words = 5
 /** Each grows by itself: nobody waits while all is copied, and old and new are never in memory at once but for one part. */
-const parts = 64
+const parts = 64 // a power of two
 const smallest = 8
 const maxLoad = 0.7
 /** Leaves room to grow: at this load, a million ids take 44 MB. */
@@ -32,40 +32,41 @@ export function writeId(id: string, version: number, into: Uint32Array, at: numb
 interface Part {
   /** Four words of an id, and its expiry; 0 marks a free slot. */
   cells: Uint32Array
+  slots: number
   used: number
 }
 
 /** @param now seconds since the epoch: what has expired is dropped when there is no room left */
 export function createIdTable(now: () => number): IdTable {
-  const table: Part[] = Array.from({ length: parts }, () => ({ cells: withSlots(smallest), used: 0 }))
+  const table: Part[] = Array.from({ length: parts }, () => emptyPart(smallest))
   /** The one that is looked for or added. */
-  const entry = withSlots(1)
+  const entry = new Uint32Array(words)
 
-  const partOf = (ids: Uint32Array, at: number): Part => table[(ids[at] as number) % parts] as Part
+  const placeOf = (ids: Uint32Array, at: number): number => (ids[at] as number) & (parts - 1)
 
   function hasWritten(ids: Uint32Array, at: number): boolean {
-    const { cells } = partOf(ids, at)
-    return cells[locate(cells, ids, at) + 4] !== 0
+    const part = table[placeOf(ids, at)] as Part
+    return part.cells[locate(part, ids, at) + 4] !== 0
   }
 
-  function regrow(part: Part): void {
-    const { cells } = part
+  function regrown({ cells }: Part): Part {
     const today = now()
     let live = 0
     for (let at = 0; at < cells.length; at += words) if ((cells[at + 4] as number) > today) live++
-    part.cells = withSlots(Math.max(smallest, Math.ceil((live + 1) / loadAfterGrowth)))
-    part.used = 0
+    const part = emptyPart(Math.max(smallest, Math.ceil((live + 1) / loadAfterGrowth)))
     for (let at = 0; at < cells.length; at += words)
       if ((cells[at + 4] as number) > today) put(part, cells, at)
+    return part
   }
 
   return {
     add(id, version, expiresAt) {
       writeId(id, version, entry, 0)
-      const part = partOf(entry, 0)
       // 32 bits reach the year 2106.
       entry[4] = Math.min(0xffff_ffff, Math.max(1, Math.ceil(expiresAt)))
-      if ((part.used + 1) * words > part.cells.length * maxLoad) regrow(part)
+      const place = placeOf(entry, 0)
+      let part = table[place] as Part
+      if (part.used + 1 > part.slots * maxLoad) part = table[place] = regrown(part)
       put(part, entry, 0)
     },
     has(id, version) {
@@ -79,7 +80,7 @@ export function createIdTable(now: () => number): IdTable {
   }
 }
 
-const withSlots = (count: number): Uint32Array => new Uint32Array(count * words)
+const emptyPart = (slots: number): Part => ({ cells: new Uint32Array(slots * words), slots, used: 0 })
 
 /** By hand: 128 bits through strings and `parseInt` take five times as long. */
 function parse(id: string, into: Uint32Array, from: number): void {
@@ -95,8 +96,9 @@ function parse(id: string, into: Uint32Array, from: number): void {
 }
 
 /** Where the id that stands in `ids` from `from` on is, or where it would be put. */
-function locate(cells: Uint32Array, ids: Uint32Array, from: number): number {
-  const home = (ids[from + 3] as number) % (cells.length / words)
+function locate({ cells, slots }: Part, ids: Uint32Array, from: number): number {
+  // The word as a share of all that it could be, for `%` is slow on numbers that need 32 bits.
+  const home = Math.floor((ids[from + 3] as number) * 2 ** -32 * slots)
   for (let at = home * words; ; at = at + words < cells.length ? at + words : 0) {
     if (cells[at + 4] === 0) return at
     if (
@@ -112,7 +114,7 @@ function locate(cells: Uint32Array, ids: Uint32Array, from: number): number {
 
 function put(part: Part, entries: Uint32Array, from: number): void {
   const { cells } = part
-  const at = locate(cells, entries, from)
+  const at = locate(part, entries, from)
   if (cells[at + 4] === 0) part.used++
   for (let i = 0; i < 4; i++) cells[at + i] = entries[from + i] as number
   cells[at + 4] = Math.max(cells[at + 4] as number, entries[from + 4] as number)

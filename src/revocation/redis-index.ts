@@ -3,17 +3,22 @@
  * and it may lose anything at any time: it is never the record.
  */
 import { type Clock, inSeconds } from '../db/clock.ts'
-import { type RevocationEntry, type RevocationScope, subjectsOf, type TokenIdentity } from './entries.ts'
+import {
+  generationSubject,
+  type RevocationEntry,
+  type RevocationScope,
+  type TokenIdentity,
+} from './entries.ts'
 import type { RedisClient } from './redis.ts'
 import { createWitness, type WitnessOptions } from './witness.ts'
+
+type Done = (dead: boolean | undefined) => void
 
 export interface RevocationIndex {
   /** Writes entries; keys that exist keep the longer life. @throws if Redis did not take all of them */
   write(entries: readonly RevocationEntry[]): Promise<void>
-  /** The keys whose existence refuses a token. */
-  prepare(token: TokenIdentity): readonly string[]
   /** Asks in the next round trip; undefined when the index cannot tell, or cannot be relied on (witness.ts). */
-  has(keys: readonly string[], done: (dead: boolean | undefined) => void): void
+  has(token: TokenIdentity, done: Done): void
   /** Whether this is among what it refuses, as far as it can tell. */
   holds(entry: Pick<RevocationEntry, 'scope' | 'subject'>): Promise<boolean>
   isKnown(): boolean
@@ -33,8 +38,18 @@ export interface RedisIndexOptions {
 }
 
 const heartbeatMs = 200
-const letters: Record<RevocationScope, string> = { token: 'j', session: 's', generation: 'g', key: 'k' }
-const scopes = Object.keys(letters) as RevocationScope[]
+
+/** What one round trip asks. */
+interface Batch {
+  /** Of each token three: of its jti, its sid and its generation. */
+  keys: string[]
+  /** The keys that signed them, each once. */
+  kids: string[]
+  /** Who asked about each token, and the place of its kid. */
+  askers: { done: Done; kidAt: number }[]
+}
+const keysPerToken = 3
+const emptyBatch = (): Batch => ({ keys: [], kids: [], askers: [] })
 
 export function createRedisIndex({
   redis,
@@ -45,7 +60,13 @@ export function createRedisIndex({
 }: RedisIndexOptions): RevocationIndex {
   // In a Cluster, all keys are in the one slot of this tag: one command asks for many.
   const prefix = redis.isCluster ? '{rv}' : 'rv'
-  const keyOf = (scope: RevocationScope, subject: string) => `${prefix}:${letters[scope]}:${subject}`
+  const starts: Record<RevocationScope, string> = {
+    token: `${prefix}:j:`,
+    session: `${prefix}:s:`,
+    generation: `${prefix}:g:`,
+    key: `${prefix}:k:`,
+  }
+  const keyOf = (scope: RevocationScope, subject: string) => starts[scope] + subject
   const witness = createWitness({ redis, prefix, tail, freshMs })
 
   let known = true
@@ -55,41 +76,40 @@ export function createRedisIndex({
   // One command is in flight at a time, shared by all who asked before it was sent. Whoever asks while it flies waits for
   // the next one: an answer must be younger than the question.
   let inFlight = false
-  let keys: string[] = []
-  let waiting: ((dead: boolean | undefined) => void)[] = []
+  let next = emptyBatch()
 
   function send(): void {
-    const [asked, askers] = [keys, waiting]
-    keys = []
-    waiting = []
+    inFlight = true
+    const batch = next
+    next = emptyBatch()
     if (!known) {
-      answer(askers)
+      answer(batch, undefined)
       return
     }
-    asked.push(witness.epochKey)
-    redis.mget(asked).then(
-      (found) => answer(askers, found),
+    redis.mget([...batch.keys, ...batch.kids.map((kid) => keyOf('key', kid)), witness.epochKey]).then(
+      (found) => answer(batch, found),
       (error: unknown) => {
         lose(error)
-        answer(askers)
+        answer(batch, undefined)
       },
     )
   }
 
-  function answer(askers: typeof waiting, found?: (string | null)[]): void {
+  function answer({ keys, askers }: Batch, found: (string | null)[] | undefined): void {
     inFlight = false
-    schedule()
-    const live = found && witness.isReliable(found.at(-1) ?? null) ? false : undefined
-    for (let i = 0; i < askers.length; i++) {
-      const at = i * scopes.length
-      askers[i]?.(found && scopes.some((_, k) => found[at + k] !== null) ? true : live)
+    // Before anybody here is answered, so that it is under way meanwhile.
+    if (next.askers.length > 0) send()
+    const live = found && witness.isReliable(found.pop() ?? null) ? false : undefined
+    const exists = (at: number) => found?.[at] != null
+    // Hardly ever: what was taken back longer ago than a moment, the tail has refused before.
+    const isAnyDead = found?.some((value) => value !== null) ?? false
+    let at = 0
+    for (const { done, kidAt } of askers) {
+      const isDead =
+        isAnyDead && (exists(at) || exists(at + 1) || exists(at + 2) || exists(keys.length + kidAt))
+      done(isDead || live)
+      at += keysPerToken
     }
-  }
-
-  function schedule(): void {
-    if (inFlight || keys.length === 0) return
-    inFlight = true
-    setImmediate(send)
   }
 
   /** The first failure makes the index unknown for all; only the heartbeat, never a request, brings it back. */
@@ -130,19 +150,16 @@ export function createRedisIndex({
       }
     },
 
-    prepare(token) {
-      const subjects = subjectsOf(token)
-      return scopes.map((scope) => keyOf(scope, subjects[scope]))
-    },
-
-    has(wanted, done) {
+    has({ kid, claims: { jti, sid, sub, ver } }, done) {
       if (!known) {
         done(undefined)
         return
       }
-      for (const key of wanted) keys.push(key)
-      waiting.push(done)
-      schedule()
+      const { keys, kids, askers } = next
+      keys.push(keyOf('token', jti), keyOf('session', sid), keyOf('generation', generationSubject(sub, ver)))
+      const kidAt = kids.includes(kid) ? kids.indexOf(kid) : kids.push(kid) - 1
+      // The first one; by then, those who ask with it will have asked.
+      if (askers.push({ done, kidAt }) === 1 && !inFlight) queueMicrotask(send)
     },
 
     async holds({ scope, subject }) {

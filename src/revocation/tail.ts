@@ -18,10 +18,9 @@ export interface Tail {
   stop(): void
   /** Refuses these from now on, recorded or not. */
   add(entries: readonly RevocationEntry[]): void
-  /** The ids of a token as they are looked up here. */
-  prepare(token: TokenIdentity): Uint32Array
+  prepare(token: TokenIdentity): PreparedToken
   /** Whether a token is refused, in any scope. */
-  has(token: PreparedForTail): boolean
+  has(token: PreparedToken): boolean
   /** Whether this is among what it refuses. */
   refuses(entry: Pick<RevocationEntry, 'scope' | 'subject'>): boolean
   /** Whether all that was committed more than `freshMs` ago is here. */
@@ -37,10 +36,12 @@ export interface Tail {
   readonly size: number
 }
 
-export interface PreparedForTail {
+/** A token as it is looked up in the tail. Made once, for a token comes again and again. */
+export interface PreparedToken extends TokenIdentity {
   /** The jti, the sid and the generation, as id-table writes them. */
   ids: Uint32Array
-  kid: string
+  /** How much had been added when it was last looked up in vain: until there is more, it would be in vain again. */
+  searched: number
 }
 
 export interface TailOptions {
@@ -72,6 +73,7 @@ const ageOf = (then: Moment): number => Math.max(performance.now() - then.steady
 export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOptions): Tail {
   const ids = createIdTable(() => inSeconds(clock))
   const kids = new Set<string>()
+  let additions = 0
   let position: Position = beginning
   let lastSuccess: (Moment & { serverTime: number }) | undefined
   let lastSent: Moment | undefined
@@ -81,6 +83,7 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
   let lost = false
 
   function add(entries: readonly RevocationEntry[]): void {
+    additions += entries.length
     for (const { scope, subject, expiresAt } of entries) {
       if (scope === 'key') kids.add(subject)
       else if (scope === 'generation') {
@@ -176,18 +179,24 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       following = false
       clearTimeout(timer)
     },
-    prepare({ jti, sid, sub, ver }) {
+    prepare({ kid, claims }) {
+      const { jti, sid, sub, ver } = claims
       const written = new Uint32Array(3 * idWords)
       writeId(jti, 0, written, 0)
       writeId(sid, 0, written, idWords)
       writeId(sub, ver, written, 2 * idWords)
-      return written
+      return { kid, claims, ids: written, searched: -1 }
     },
-    has: ({ ids: written, kid }) =>
-      ids.hasWritten(written, 0) ||
-      ids.hasWritten(written, idWords) ||
-      ids.hasWritten(written, 2 * idWords) ||
-      kids.has(kid),
+    has(token) {
+      if (token.searched === additions) return false
+      const found =
+        ids.hasWritten(token.ids, 0) ||
+        ids.hasWritten(token.ids, idWords) ||
+        ids.hasWritten(token.ids, 2 * idWords) ||
+        kids.has(token.kid)
+      if (!found) token.searched = additions
+      return found
+    },
     async catchUp() {
       if (isFresh()) return true
       // While the record does not answer, the follower asks for it, not every request anew.
