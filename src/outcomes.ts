@@ -39,6 +39,7 @@ export interface OutcomeOptions {
   cause?: unknown
 }
 
+/** An answer, not a bug: it has no stack, which nobody would read and which costs more than all else about most refusals. */
 export class Outcome extends Error {
   override readonly name = 'Outcome'
   readonly code: OutcomeCode
@@ -47,7 +48,10 @@ export class Outcome extends Error {
   readonly retryAfterSeconds: number | undefined
 
   constructor(code: OutcomeCode, { detail, reason, retryAfterSeconds, cause }: OutcomeOptions = {}) {
+    const { stackTraceLimit } = Error
+    Error.stackTraceLimit = 0
     super(reason ?? detail ?? code, { cause })
+    Error.stackTraceLimit = stackTraceLimit
     this.code = code
     this.detail = detail
     this.reason = reason

@@ -35,8 +35,8 @@ export interface SigningKeys {
    * @throws Outcome `revocation_unknown` if they cannot be read now: there may be such a key
    */
   findPublicKey(kid: string): Promise<PublicKey | undefined>
-  /** Whether tokens of this key may be trusted, as far as is known here. */
-  isTrusted(kid: string): boolean
+  /** The same as far as is known here, without reading anything. */
+  knownPublicKey(kid: string): PublicKey | undefined
   /** The keys that verifiers may trust (RFC 7517 §5). */
   jwks(): { keys: PublicJwk[] }
 }
@@ -147,7 +147,7 @@ export async function createSigningKeys({
       }
       return loaded.publicKeys.get(kid)
     },
-    isTrusted: (kid) => loaded.publicKeys.has(kid),
+    knownPublicKey: (kid) => loaded.publicKeys.get(kid),
     jwks: () => loaded.jwks,
   }
 }
