@@ -102,7 +102,7 @@ async function measure(contestants: Record<string, Contestant>, { quick }: Bench
   const measures = (seconds: number) =>
     Object.fromEntries(Object.entries(contestants).map(([name, one]) => [name, roundOf(name, one, seconds)]))
   await takeTurns(1, measures(quick ? 0.5 : 15)) // compiles: logins come too seldom to be hot soon
-  return await takeTurns(quick ? 2 : 11, measures(quick ? 0.5 : 5))
+  return await takeTurns(quick ? 2 : 7, measures(quick ? 0.5 : 5))
 }
 
 /** From all connections at once, and until the last one is answered. @returns how many were */
