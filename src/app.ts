@@ -16,7 +16,7 @@ import closing from './plugins/closing.ts'
 import database from './plugins/database.ts'
 import jsonBody from './plugins/json-body.ts'
 import limits from './plugins/limits.ts'
-import { createLog, explainStart, type LogOptions, logging } from './plugins/log.ts'
+import { createLog, explainStart, type LogOptions } from './plugins/log.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
 import metrics from './plugins/metrics.ts'
 import openapi from './plugins/openapi.ts'
@@ -47,9 +47,7 @@ export interface AppOptions {
 
 /** @throws Error with one clear line if a store that is needed cannot be used */
 export async function buildApp(config: Config, options: AppOptions = {}): Promise<FastifyInstance> {
-  const log = createLog({ level: config.logLevel, logTo: options.logTo })
   const app = Fastify({
-    ...logging(log),
     genReqId: createRequestIds(),
     bodyLimit: 16_384,
     // A first start writes a whole database, and waits for the locks of others that start with it.
@@ -69,7 +67,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     frameworkErrors: replyWithProblem,
     clientErrorHandler: answerClientError,
   }).withTypeProvider<TypeBoxTypeProvider>()
-  app.log = log
+  app.log = createLog({ level: config.logLevel, logTo: options.logTo })
 
   try {
     await app.register(problems)

@@ -1,4 +1,3 @@
-import { type FastifyServerOptions, LogController } from 'fastify'
 import { type Logger, pino } from 'pino'
 import { driverError } from '../db/errors.ts'
 
@@ -8,18 +7,13 @@ export interface LogOptions {
   logTo: { write(line: string): void } | undefined
 }
 
+/**
+ * The service's log, which is app.log too. What was refused or went wrong is logged by plugins/problems, what happened by the audit;
+ * a 200 says nothing. So Fastify is given no logger: with one, it would make another for each request, and listen to the end of
+ * each reply. A request's own log is silent.
+ */
 export const createLog = ({ level, logTo }: LogOptions): Logger =>
   pino({ level, serializers: { err: describeError } }, logTo)
-
-/**
- * What was refused or went wrong is logged by plugins/problems, what happened by the audit; a 200 says nothing. Fastify has no
- * logger of its own: with one, it would make another for each request, and listen to the end of each reply.
- */
-export const logging = (log: Logger): Pick<FastifyServerOptions, 'logController' | 'childLoggerFactory'> => ({
-  logController: new LogController({ disableRequestLogging: true }),
-  // Whoever logs tells the request's id.
-  childLoggerFactory: () => log,
-})
 
 /** What keeps the service from starting, in one line and without the statement of a query that failed. */
 export function explainStart(error: unknown): string {

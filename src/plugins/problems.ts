@@ -48,8 +48,9 @@ export function replyWithProblem(error: unknown, request: FastifyRequest, reply:
   const { status } = presentations[code]
   const { id: reqId, method, routeOptions } = request
   const refusal = { reqId, code, reason, status, method, route: routeOptions.url }
-  if (status >= 500) request.log.error({ ...refusal, err: outcome.cause ?? error }, 'request failed')
-  else request.log.info(refusal, 'request refused')
+  const { log } = request.server
+  if (status >= 500) log.error({ ...refusal, err: outcome.cause ?? error }, 'request failed')
+  else log.info(refusal, 'request refused')
 
   reply
     .code(status)

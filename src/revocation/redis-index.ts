@@ -9,7 +9,7 @@ import {
   type RevocationScope,
   type TokenIdentity,
 } from './entries.ts'
-import type { RedisClient } from './redis.ts'
+import { getMany, type RedisClient } from './redis.ts'
 import { createWitness, type WitnessOptions } from './witness.ts'
 
 type Done = (dead: boolean | undefined) => void
@@ -29,7 +29,7 @@ export interface RevocationIndex {
 
 export interface RedisIndexOptions {
   /** With a command deadline and without an offline queue: an index that is slow is no index. */
-  redis: Pick<RedisClient, 'exists' | 'mget' | 'pipeline' | 'set' | 'isCluster'>
+  redis: Pick<RedisClient, 'exists' | 'sendCommand' | 'pipeline' | 'set' | 'isCluster'>
   clock: Clock
   tail: WitnessOptions['tail']
   freshMs: number
@@ -86,7 +86,7 @@ export function createRedisIndex({
       answer(batch, undefined)
       return
     }
-    redis.mget([...batch.keys, ...batch.kids.map((kid) => keyOf('key', kid)), witness.epochKey]).then(
+    getMany(redis, [...batch.keys, ...batch.kids.map((kid) => keyOf('key', kid)), witness.epochKey]).then(
       (found) => answer(batch, found),
       (error: unknown) => {
         lose(error)
