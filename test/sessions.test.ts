@@ -618,6 +618,27 @@ t.test('what happens meanwhile', async (t) => {
     },
   )
 
+  t.test(
+    'everywhere, while a login that has seen it coming is faster: it is acknowledged all the same',
+    async (t) => {
+      const user = await registerAndLogIn(a.url)
+      const origin = { requestId: 'test', address: '127.0.0.1' }
+      await withClient(w.stores.env.DATABASE_URL as string, async (client) => {
+        await client.query('begin')
+        await client.query(`select from users where id = '${user.id}' for update`)
+        const ending = a.app.sessions.endForgottenGeneration(user.id, 1, origin)
+        await waitForLock(t, w, 1)
+        // The guard of its route let it through before.
+        const leaving = b.app.sessions.endAll({ sub: user.id, sid: user.sid, ver: 1 }, origin)
+        await waitForLock(t, w, 2)
+        await client.query('commit')
+        await t.resolves(Promise.all([ending, leaving]))
+      })
+      await assertOver(t, w, [user], 'all')
+      await assertGoesOn(t, w, await logIn(b.url, user), 'after it')
+    },
+  )
+
   t.test('everywhere, with refreshes and logins under way: nothing of before is alive', async (t) => {
     const user = await registerAndLogIn(a.url)
     const sessions = await Promise.all(

@@ -1,6 +1,6 @@
 /** The record: the Postgres table that makes a revocation certain. Everything else in this folder only makes it fast. */
 import { randomUUID } from 'node:crypto'
-import { asc, desc, gte, sql } from 'drizzle-orm'
+import { and, asc, desc, eq, gte, sql } from 'drizzle-orm'
 import type { Database } from '../db/connect.ts'
 import { durably } from '../db/durably.ts'
 import { revocationHead, revocations } from '../db/tables.ts'
@@ -64,6 +64,22 @@ export async function findHead(db: Database): Promise<Position> {
     .orderBy(desc(revocations.seq))
     .limit(1)
   return head ?? beginning
+}
+
+/** Whether an entry stands in the record for this reason. */
+export async function isRecordedFor(
+  db: Database,
+  { scope, subject }: Pick<RevocationEntry, 'scope' | 'subject'>,
+  reason: string,
+): Promise<boolean> {
+  const [found] = await db
+    .select({ seq: revocations.seq })
+    .from(revocations)
+    .where(
+      and(eq(revocations.scope, scope), eq(revocations.subject, subject), eq(revocations.reason, reason)),
+    )
+    .limit(1)
+  return found !== undefined
 }
 
 /**

@@ -7,6 +7,7 @@ import { prepare } from '../db/prepared.ts'
 import { sessions, users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import { generationEntry, type RevocationEntry, sessionEntry } from '../revocation/entries.ts'
+import { isRecordedFor } from '../revocation/record.ts'
 import type { Revoke } from '../revocation/revoke.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { stepGeneration } from './generation.ts'
@@ -58,6 +59,9 @@ export interface EndingsOptions {
   sessionsPerAccount: number
 }
 
+/** Why what the database does not know to have ended is ended once more. */
+const forgotten = 'forgotten'
+
 const given = (name: string) => sql.placeholder(name)
 
 /** The live sessions of an account besides one, without the youngest of them. */
@@ -108,13 +112,18 @@ export function createEndings(options: EndingsOptions): Endings {
   }
 
   async function endGeneration(sub: string, ver: number, reason: string, origin: Origin): Promise<void> {
+    const entry = generationEntry(sub, ver, latestExpiry())
     await revoke({
-      entries: [generationEntry(sub, ver, latestExpiry())],
+      entries: [entry],
       reason,
       origin,
       async within(tx) {
         const [user] = await tx.select().from(users).where(eq(users.id, sub)).for('update')
-        if (user?.generation !== ver) throw new Outcome('token_revoked')
+        if (user?.generation !== ver) {
+          // A login or a refresh that saw it refused before this was recorded has ended it on behalf of this one.
+          if (await isRecordedFor(tx, entry, forgotten)) return []
+          throw new Outcome('token_revoked')
+        }
         const now = new Date(clock.now())
         return [await stepGeneration(tx, { user, sessions: 'end', latestExpiry: latestExpiry(), now })]
       },
@@ -154,11 +163,11 @@ export function createEndings(options: EndingsOptions): Endings {
       await endSession(id, 'refresh_token_reused', origin)
     },
 
-    endForgotten: (sid, origin) => endSession(sid, 'forgotten', origin),
+    endForgotten: (sid, origin) => endSession(sid, forgotten, origin),
 
     async endForgottenGeneration(sub, ver, origin) {
       try {
-        await endGeneration(sub, ver, 'forgotten', origin)
+        await endGeneration(sub, ver, forgotten, origin)
       } catch (error) {
         if (!(error instanceof Outcome && error.code === 'token_revoked')) throw error
       }
