@@ -1,9 +1,10 @@
 /**
  * `npm run bench`: measures latchkey beside what it is compared with, on real servers of its own, and writes what it saw to
- * bench/. Words name the chapters to run, which then only say what they saw; --quick is a look within a minute, at the first two.
+ * bench/results, a file for each chapter. Words name the chapters to run; --quick is a look within a minute, at the first two, and
+ * writes nothing.
  */
 import { execFileSync } from 'node:child_process'
-import { writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { type Server, startPostgres, startRedis } from '../test/fixtures/servers.ts'
@@ -33,16 +34,13 @@ if (coreCount < 2) throw new Error('this needs two processors: one for the serve
 execFileSync('taskset', ['-acp', otherCores, `${process.pid}`])
 
 try {
-  const tables: Table[] = []
   for (const name of names) {
     const chapter = chapters[name]
     if (!chapter) throw new Error(`there is no chapter ${name}, but ${all.join(', ')}`)
-    for (const table of await chapter({ quick: values.quick, startStores })) {
-      process.stdout.write(`${toMarkdown(table)}\n`)
-      tables.push(table)
-    }
+    const tables = await chapter({ quick: values.quick, startStores })
+    for (const table of tables) process.stdout.write(`${toMarkdown(table)}\n`)
+    if (!values.quick) await publish(name, tables)
   }
-  if (positionals.length === 0 && !values.quick) await publish(tables)
 } finally {
   await Promise.all(servers.map((server) => server.stop()))
 }
@@ -53,14 +51,14 @@ async function startStores() {
   return { databaseUrl: postgres.url, redisUrl: redis.url }
 }
 
-async function publish(tables: readonly Table[]): Promise<void> {
-  const beside = (file: string) => new URL(file, import.meta.url)
+async function publish(chapter: string, tables: readonly Table[]): Promise<void> {
+  const folder = new URL('results/', import.meta.url)
   const [{ model = '' } = {}] = cpus()
-  const head = `# What latchkey costs
-
-Written by \`npm run bench\` on ${new Date().toISOString().slice(0, 10)}, on one core of ${coreCount} (${model.trim()}), Node ${process.versions.node}. In
-brackets, what nine of ten rounds were above and below. Only ratios carry over to another machine.
+  const head = `Measured by \`npm run bench -- ${chapter}\` on ${new Date().toISOString().slice(0, 10)}, on one core of ${coreCount} (${model.trim()}), Node ${process.versions.node}. In brackets,
+what a tenth of the rounds was below, and a tenth above. Only ratios carry over to another machine.
 `
-  await writeFile(beside('results.md'), [head, ...tables.map(toMarkdown)].join('\n'))
-  for (const { chart } of tables) if (chart) await writeFile(beside(`${chart.file}.svg`), drawChart(chart))
+  await mkdir(folder, { recursive: true })
+  await writeFile(new URL(`${chapter}.md`, folder), [head, ...tables.map(toMarkdown)].join('\n'))
+  for (const { chart } of tables)
+    if (chart) await writeFile(new URL(`${chart.file}.svg`, folder), drawChart(chart))
 }
