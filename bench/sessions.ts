@@ -11,7 +11,7 @@ import { median, numbers, ratioOf, showSpread, spreadOf, takeTurns } from './rou
 const refreshConnections = 32
 const logoutConnections = { few: 8, crowd: 128 }
 /** More than one core answers in a second: nobody may run out of sessions. */
-const most = { refreshes: 5000, logouts: 1000 }
+const most = { refreshes: 8000, logouts: 1000 }
 /** The margin stands in revocation/revoke. */
 const holdMs = loadConfig({}).revocation.freshMs + 10
 
