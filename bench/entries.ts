@@ -155,7 +155,8 @@ function checkTable(
     title: 'Checking a token while others are taken back',
     about: `GET /protected by live tokens, at 64 connections, of processes with so many live entries each in the record, in the tail
 and in a database of Redis of their own. Beside what a request takes of the processor stands how many times that is of what it
-takes among one entry. The look alone is the one into the tail, without a server around it, by tokens since whose last look another was taken back.`,
+takes among one entry. The look alone is the one into the tail, without a server around it,
+by tokens since whose last look another was taken back.`,
     columns: ['live entries', ...Object.keys(figures).flatMap((name) => [name, 'times'])],
     rows: sizes.map((size) => [
       size.toLocaleString('en'),

@@ -39,7 +39,7 @@ export interface OutcomeOptions {
   cause?: unknown
 }
 
-/** An answer, not a bug: it has no stack, which nobody would read and which costs more than all else about most refusals. */
+/** An answer, not a bug: it has no stack, which takes microseconds to capture and which nobody would read. */
 export class Outcome extends Error {
   override readonly name = 'Outcome'
   readonly code: OutcomeCode
