@@ -2,6 +2,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
 import { createVerifiedTokens } from '../src/bearer/verified-tokens.ts'
+import type { InspectedToken } from '../src/plugins/token-inspection.ts'
 import { createManualClock, postgresAndRedis, startInstance, withClient } from './fixtures/app.ts'
 import { getProtected, logOut, refusal, refusalOf, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
@@ -57,11 +58,15 @@ t.test('a token that was let through', async (t) => {
   }
 
   t.test('says the same to everybody, whoever reads it', async (t) => {
-    const claims = app.recallToken(`Bearer ${await letThrough(t)}`)?.claims as unknown as {
+    const token = app.recallToken(`Bearer ${await letThrough(t)}`) as InspectedToken
+    const claims = token.claims as unknown as {
       roles: string[]
       amr: string[]
       sub: string
     }
+    t.throws(() => {
+      token.claims = { ...token.claims }
+    }, TypeError)
     t.throws(() => {
       claims.sub = randomUUID()
     }, TypeError)

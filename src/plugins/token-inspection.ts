@@ -97,7 +97,7 @@ export default fp(
       await forgeryBudget.assertLeft(request)
       try {
         const { kid, claims } = await inspect(request, token)
-        const verified = { presented, ...prepare({ kid, claims }), claims }
+        const verified = Object.freeze({ presented, ...prepare({ kid, claims }), claims })
         verifiedTokens.add(verified)
         return verified
       } catch (error) {

@@ -41,7 +41,7 @@ export interface PreparedToken extends TokenIdentity {
   /** The jti, the sid and the generation, as id-table writes them. */
   ids: Uint32Array
   /** How much had been added when it was last looked up in vain: until there is more, it would be in vain again. */
-  searched: number
+  searched: { until: number }
 }
 
 export interface TailOptions {
@@ -185,16 +185,16 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       writeId(jti, 0, written, 0)
       writeId(sid, 0, written, idWords)
       writeId(sub, ver, written, 2 * idWords)
-      return { kid, claims, ids: written, searched: -1 }
+      return { kid, claims, ids: written, searched: { until: -1 } }
     },
     has(token) {
-      if (token.searched === additions) return false
+      if (token.searched.until === additions) return false
       const found =
         ids.hasWritten(token.ids, 0) ||
         ids.hasWritten(token.ids, idWords) ||
         ids.hasWritten(token.ids, 2 * idWords) ||
         kids.has(token.kid)
-      if (!found) token.searched = additions
+      if (!found) token.searched.until = additions
       return found
     },
     async catchUp() {
