@@ -3,6 +3,7 @@
  * what a second use brings, and who wins when something else happens to the session meanwhile.
  */
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import { Redis } from 'ioredis'
 import { decodeJwt, decodeProtectedHeader } from 'jose'
@@ -719,24 +720,28 @@ t.test('what happens to an account or a session while a refresh waits', async (t
 
   t.test('a logout and a refresh at once: the session is over, whoever came first', async (t) => {
     const user = await registerAndLogIn(a.url)
-    const sessions = await Promise.all(Array.from({ length: 16 }, () => logIn(a.url, user)))
-    const outcomes = await Promise.all(
-      sessions.map(async ({ token, refreshToken }, i) => {
-        const [near, far] = i % 2 ? [a.url, b.url] : [b.url, a.url]
-        const refreshing = refresh(near, refreshToken)
-        const [refreshed, left] = await Promise.all([refreshing, logOut(far, token)])
-        t.equal(left.status, 204)
-        if (refreshed.status === 200) {
-          for (const { url } of [a, b]) {
-            const held = await getProtected(url, refreshed.body.access_token)
-            assertRefused(t, held, refusal('token_revoked'), 'the access token that came along')
-            assertRefused(t, await refresh(url, refreshed.body.refresh_token), invalid, 'the successor')
-          }
-        } else assertRefused(t, refreshed, invalid, 'the refresh')
-        return refreshed.status
-      }),
-    )
-    t.ok(outcomes.includes(200), 'some were in time')
+    const outcomes = new Set<number>()
+    // The head start grows until a refresh is in time.
+    for (let headStartMs = 0; !outcomes.has(200); headStartMs++) {
+      const sessions = await Promise.all(Array.from({ length: 8 }, () => logIn(a.url, user)))
+      await Promise.all(
+        sessions.map(async ({ token, refreshToken }, i) => {
+          const [near, far] = i % 2 ? [a.url, b.url] : [b.url, a.url]
+          const refreshing = refresh(near, refreshToken)
+          const leaving = delay(headStartMs).then(() => logOut(far, token))
+          const [refreshed, left] = await Promise.all([refreshing, leaving])
+          t.equal(left.status, 204)
+          if (refreshed.status === 200) {
+            for (const { url } of [a, b]) {
+              const held = await getProtected(url, refreshed.body.access_token)
+              assertRefused(t, held, refusal('token_revoked'), 'the access token that came along')
+              assertRefused(t, await refresh(url, refreshed.body.refresh_token), invalid, 'the successor')
+            }
+          } else assertRefused(t, refreshed, invalid, 'the refresh')
+          outcomes.add(refreshed.status)
+        }),
+      )
+    }
   })
 
   t.test('the thief and the owner at once: in the end nobody has anything', async (t) => {

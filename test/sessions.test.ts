@@ -570,7 +570,7 @@ t.test('what happens meanwhile', async (t) => {
       w,
       [
         `select from users where id = '${user.id}' for update`,
-        `insert into sessions select (jsonb_populate_record(s, '{"id": "${sid}"}')).* from sessions s where id = '${user.sid}'`,
+        `insert into sessions overriding user value select (jsonb_populate_record(s, '{"id": "${sid}"}')).* from sessions s where id = '${user.sid}'`,
       ],
       () => [leave(b.url, 'others', user.token)],
     )

@@ -1,7 +1,6 @@
-import { eq } from 'drizzle-orm'
+import { and, eq } from 'drizzle-orm'
 import type { Audit, LoginFailure, Origin } from '../audit/events.ts'
 import type { Database } from '../db/connect.ts'
-import { durably } from '../db/durably.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import { generationSubject } from '../revocation/entries.ts'
@@ -10,7 +9,7 @@ import type { Endings } from '../sessions/endings.ts'
 import type { SessionTokens } from '../sessions/session-tokens.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import type { Passwords } from './passwords.ts'
-import { findUserByName, type LoginUser, lockUser } from './users.ts'
+import { findUserByName, type LoginUser } from './users.ts'
 
 export interface LoginRequest {
   username: string
@@ -24,7 +23,7 @@ export type LogIn = (request: LoginRequest, origin: Origin) => Promise<SessionTo
 export interface LoginOptions {
   db: Database
   passwords: Passwords
-  sessions: Pick<Sessions & Endings, 'start' | 'findSurplus' | 'endSurplus' | 'endForgottenGeneration'>
+  sessions: Pick<Sessions & Endings, 'start' | 'endSurplus' | 'endForgottenGeneration'>
   isRefused: IsRefused
   audit: Audit
 }
@@ -49,21 +48,26 @@ export function createLogin({ db, passwords, sessions, isRefused, audit }: Login
     // A database that was set back to a backup, or that a logout never reached, would start a session that is dead already.
     if (await isRefused({ scope: 'generation', subject: generationSubject(user.id, user.generation) }))
       await sessions.endForgottenGeneration(user.id, user.generation, origin)
-    const newHash = passwords.needsRehash(user.passwordHash) ? await passwords.hash(password) : undefined
+    const passwordHash = passwords.needsRehash(user.passwordHash)
+      ? await rehash(user, password)
+      : user.passwordHash
 
-    const started = await durably(db, async (tx) => {
-      const current = await lockUser(tx, user.id)
-      if (!current || !isUnchanged(user, current)) return undefined
-      if (newHash) await tx.update(users).set({ passwordHash: newHash }).where(eq(users.id, user.id))
-      const { id, generation, roles } = current
-      const tokens = await sessions.start(tx, { id, generation, roles, amr: ['pwd'], acr: 'aal1', remember })
-      return { tokens, surplus: await sessions.findSurplus(tx, { sub: id, sid: tokens.session_id }) }
-    })
-    if (!started) return undefined
-    const { tokens, surplus } = started
-    await sessions.endSurplus(user.id, surplus, origin)
+    const { id, generation } = user
+    const tokens = await sessions.start({ id, generation, passwordHash, amr: ['pwd'], acr: 'aal1', remember })
+    if (!tokens) return undefined
+    await sessions.endSurplus({ sub: id, sid: tokens.session_id }, origin)
     audit.record({ event: 'login.succeeded', sub: user.id, sid: tokens.session_id }, origin)
     return tokens
+  }
+
+  /** Stores the password anew, unless it has changed. @returns its new hash */
+  async function rehash({ id, passwordHash }: LoginUser, password: string): Promise<string> {
+    const newHash = await passwords.hash(password)
+    await db
+      .update(users)
+      .set({ passwordHash: newHash })
+      .where(and(eq(users.id, id), eq(users.passwordHash, passwordHash)))
+    return newHash
   }
 
   function refused(reason: LoginFailure, origin: Origin, user?: LoginUser): Outcome {
@@ -71,8 +75,3 @@ export function createLogin({ db, passwords, sessions, isRefused, audit }: Login
     return new Outcome('invalid_credentials', { reason })
   }
 }
-
-const isUnchanged = (read: LoginUser, current: LoginUser): boolean =>
-  current.generation === read.generation &&
-  current.passwordHash === read.passwordHash &&
-  current.status === read.status

@@ -29,14 +29,12 @@ export const adminRole = 'admin'
 export const isActiveAdmin = and(arrayContains(users.roles, [adminRole]), eq(users.status, 'active'))
 
 /** An account as a login sees it. */
-export type LoginUser = Pick<User, 'id' | 'passwordHash' | 'roles' | 'generation' | 'status'>
+export type LoginUser = Pick<User, 'id' | 'passwordHash' | 'generation' | 'status'>
 
-const loginUser = sql`select id, password_hash as "passwordHash", roles, generation, status from ${users}`
 const selectUserByName = prepare<{ username: string }, LoginUser>(
-  sql`${loginUser} where ${eq(users.username, sql.placeholder('username'))}`,
-)
-const selectUserForUpdate = prepare<{ id: string }, LoginUser>(
-  sql`${loginUser} where ${eq(users.id, sql.placeholder('id'))} for update`,
+  sql`select id, password_hash as "passwordHash", generation, status from ${users}
+    where ${eq(users.username, sql.placeholder('username'))}`,
+  'user_by_name',
 )
 
 /** By any spelling of the name. */
@@ -44,12 +42,6 @@ export async function findUserByName(db: Database, username: string): Promise<Lo
   const canonical = canonicalUsername(username)
   if (canonical === undefined) return undefined
   const [user] = await selectUserByName(db, { username: canonical })
-  return user
-}
-
-/** As it is now, and stays until the transaction ends. */
-export async function lockUser(tx: Database, id: string): Promise<LoginUser | undefined> {
-  const [user] = await selectUserForUpdate(tx, { id })
   return user
 }
 

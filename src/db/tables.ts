@@ -36,6 +36,8 @@ export const sessions = pgTable(
   'sessions',
   {
     id: uuid().primaryKey(),
+    /** Of two sessions of an account, the later one has the greater: it is drawn with the account locked. */
+    ordinal: bigint({ mode: 'number' }).notNull().generatedAlwaysAsIdentity(),
     userId: uuid('user_id')
       .notNull()
       .references(() => users.id, { onDelete: 'cascade' }),

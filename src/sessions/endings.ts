@@ -41,13 +41,9 @@ export interface Endings {
   endForgottenGeneration(sub: string, ver: number, origin: Origin): Promise<void>
   /** Resolves when every end that is recorded by now is known everywhere, or when that cannot be told. */
   awaitEnds(origin: Origin): Promise<void>
-  /**
-   * The oldest live sessions of an account that has too many with the one that starts. To be asked in the transaction that
-   * starts it, with the account locked: whoever starts one later is not seen, so of two the later one stays.
-   */
-  findSurplus(tx: Database, started: { sub: string; sid: string }): Promise<readonly string[]>
-  /** Ends these sessions of an account. */
-  endSurplus(sub: string, sids: readonly string[], origin: Origin): Promise<void>
+  /** Ends the oldest live sessions of an account that has too many with the one that has started. Those that start later do
+   * not count: they do the same. */
+  endSurplus(started: { sub: string; sid: string }, origin: Origin): Promise<void>
 }
 
 export interface EndingsOptions {
@@ -64,11 +60,15 @@ const forgotten = 'forgotten'
 
 const given = (name: string) => sql.placeholder(name)
 
-/** The live sessions of an account besides one, without the youngest of them. */
-const selectSurplus = prepare<{ sub: string; sid: string; now: number; kept: number }, { id: string }>(sql`
-  select sessions.id from sessions join users on users.id = sessions.user_id
-  where sessions.user_id = ${given('sub')} and sessions.id <> ${given('sid')} and ${isLive(given('now'))}
-  order by sessions.created_at desc offset ${given('kept')}`)
+/** The live sessions of an account from before one of them, without the youngest. */
+const selectSurplus = prepare<{ sub: string; sid: string; now: number; kept: number }, { id: string }>(
+  sql`
+    select sessions.id from sessions join users on users.id = sessions.user_id
+    where sessions.user_id = ${given('sub')} and ${isLive(given('now'))}
+      and sessions.ordinal < (select ordinal from sessions where id = ${given('sid')})
+    order by sessions.ordinal desc offset ${given('kept')}`,
+  'surplus',
+)
 
 export function createEndings(options: EndingsOptions): Endings {
   const { db, clock, accessTokens, revoke, audit, sessionsPerAccount } = options
@@ -182,20 +182,17 @@ export function createEndings(options: EndingsOptions): Endings {
       }
     },
 
-    async findSurplus(tx, { sub, sid }) {
-      const surplus = await selectSurplus(tx, { sub, sid, now: clock.now(), kept: sessionsPerAccount - 1 })
-      return surplus.map(({ id }) => id)
-    },
-
-    async endSurplus(sub, sids, origin) {
-      if (sids.length === 0) return
+    async endSurplus({ sub, sid }, origin) {
+      const surplus = await selectSurplus(db, { sub, sid, now: clock.now(), kept: sessionsPerAccount - 1 })
+      if (surplus.length === 0) return
+      const sids = surplus.map(({ id }) => id)
       await revoke({
         entries: [],
         reason: 'too_many_sessions',
         origin,
         async within(tx) {
           await lockAccount(tx, sub)
-          return await endRows(tx, inArray(sessions.id, [...sids]))
+          return await endRows(tx, inArray(sessions.id, sids))
         },
       })
     },

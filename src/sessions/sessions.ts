@@ -15,8 +15,9 @@ import { issueSessionTokens, type SessionTokens } from './session-tokens.ts'
 /** Who starts a session, and how they proved who they are (`amr` of RFC 8176, `acr` as a NIST assurance level). */
 export interface SessionOwner {
   id: string
+  /** What must not have changed since the proof was made. */
   generation: number
-  roles: readonly string[]
+  passwordHash: string
   amr: readonly string[]
   acr: string
   remember: boolean
@@ -35,8 +36,8 @@ export interface SessionSummary {
 }
 
 export interface Sessions {
-  /** Starts a session within the transaction that found its owner to be who they were. */
-  start(tx: Database, owner: SessionOwner): Promise<SessionTokens>
+  /** @returns undefined if the owner is no longer as given, or disabled */
+  start(owner: SessionOwner): Promise<SessionTokens | undefined>
   /** The live sessions of the holder's account, the youngest first. */
   list(holder: SessionHolder): Promise<SessionSummary[]>
   /**
@@ -63,6 +64,7 @@ interface NewSession {
   id: string
   userId: string
   generation: number
+  passwordHash: string
   amr: string[]
   acr: string
   remember: boolean
@@ -77,30 +79,45 @@ interface NewSession {
 const given = (name: keyof NewSession) => sql.placeholder(name)
 const moment = (name: keyof NewSession) => momentInSql(given(name))
 
-const insertSession = prepare<NewSession, object>(sql`
-  with session as (
-    insert into sessions (id, user_id, generation, amr, acr, remember, auth_time, created_at, last_used_at,
-      idle_expires_at, expires_at, access_exp_max)
-    values (${given('id')}, ${given('userId')}, ${given('generation')}, ${given('amr')}, ${given('acr')},
-      ${given('remember')}, ${moment('authTime')}, ${moment('startedAt')}, ${moment('startedAt')},
-      ${moment('idleEnd')}, ${moment('end')}, ${moment('accessEnd')})
-  )
-  insert into refresh_tokens (hash, session_id) values (${given('refreshTokenHash')}, ${given('id')})`)
+/**
+ * One statement, one round trip. It waits for whoever changes the account, judges it by its state after the wait, and commits
+ * durably whatever the server's default is.
+ */
+const insertSession = prepare<NewSession, { roles: string[] }>(
+  sql`
+    with owner as (
+      select id, generation, roles from users
+      where id = ${given('userId')} and generation = ${given('generation')}
+        and password_hash = ${given('passwordHash')} and status = 'active'
+      for update
+    ), session as (
+      insert into sessions (id, user_id, generation, amr, acr, remember, auth_time, created_at, last_used_at,
+        idle_expires_at, expires_at, access_exp_max)
+      select ${given('id')}, id, generation, ${given('amr')}, ${given('acr')},
+        ${given('remember')}, ${moment('authTime')}, ${moment('startedAt')}, ${moment('startedAt')},
+        ${moment('idleEnd')}, ${moment('end')}, ${moment('accessEnd')} from owner
+    ), token as (
+      insert into refresh_tokens (hash, session_id) select ${given('refreshTokenHash')}, ${given('id')} from owner
+    )
+    select roles, set_config('synchronous_commit', 'on', true) from owner`,
+  'new_session',
+)
 
 /** Sessions live in Postgres alone; what ends them is a revocation. */
 export function createSessions(options: SessionsOptions): Sessions {
   const { db, clock, accessTokens, idleSeconds, absoluteSeconds, rememberSeconds } = options
 
   return {
-    async start(tx, { id: userId, generation, roles, amr, acr, remember }) {
+    async start({ id: userId, generation, passwordHash, amr, acr, remember }) {
       const startedAt = clock.now()
       const now = Math.floor(startedAt / 1000)
       const end = now + (remember ? rememberSeconds : absoluteSeconds)
       const idleEnd = Math.min(end, now + (remember ? rememberSeconds : idleSeconds))
       const refreshToken = generateOpaqueToken()
       const session = { id: randomUUID(), userId, generation, amr: [...amr], acr }
-      await insertSession(tx, {
+      const [owner] = await insertSession(db, {
         ...session,
+        passwordHash,
         remember,
         startedAt,
         authTime: now * 1000,
@@ -109,6 +126,8 @@ export function createSessions(options: SessionsOptions): Sessions {
         accessEnd: Math.min(accessTokens.latestExpiry(now), end) * 1000,
         refreshTokenHash: hashOpaqueToken(refreshToken),
       })
+      if (!owner) return undefined
+      const { roles } = owner
       const facts = { ...session, roles, authTime: now, idleExpiresAt: idleEnd, expiresAt: end }
       return issueSessionTokens(accessTokens, facts, refreshToken, now)
     },
