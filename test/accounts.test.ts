@@ -142,6 +142,7 @@ t.test('a login under way loses against what happens to its account meanwhile', 
     'a password change': `update users set generation = generation + 1, password_hash = '${otherHash}'`,
     'a new hash alone': `update users set password_hash = '${otherHash}'`,
     'a ban': `update users set generation = generation + 1, status = 'disabled'`,
+    'a ban that leaves the generation': `update users set status = 'disabled'`,
     'a deletion': 'delete from users',
   }
   for (const [what, change] of Object.entries(changes)) {

@@ -1048,7 +1048,7 @@ t.test('Postgres goes away', async (t) => {
   )
 
   t.test(
-    'by kill -9, with synchronous_commit = off: no rotation that was told is lost, and none that was not is theft',
+    'by kill -9, with synchronous_commit = off: no login and no rotation that was told is lost, and none that was not is theft',
     async (t) => {
       const server = await startPostgres({ settings: { synchronous_commit: 'off', wal_writer_delay: '10s' } })
       t.teardown(() => server.stop())
@@ -1072,6 +1072,10 @@ t.test('Postgres goes away', async (t) => {
       const repeated = { sid: told.sid, newest: refreshToken, refreshExpiresIn: 11 * hour }
       assertRefreshed(t, await refresh(a.url, told.refreshToken), repeated, 'told, then killed')
       assertRefreshed(t, await refresh(a.url, refreshToken), told, 'told, then killed')
+
+      const late = await logIn(a.url, user)
+      await revive()
+      assertRefreshed(t, await refresh(a.url, late.refreshToken), late, 'a login that was told, then killed')
 
       relay.mute()
       const refreshing = refresh(a.url, lost.refreshToken)
