@@ -73,7 +73,12 @@ export default fp(
     function authenticate(request: FastifyRequest, done: Done): void {
       const known = recall(request)
       if (known) admit(request, known, done)
-      else inspect(request).then((token) => admit(request, token, done), done)
+      // Refusals of one tick leave together, as verdicts do (revocation/check).
+      else
+        inspect(request).then(
+          (token) => admit(request, token, done),
+          (refusal: Error) => setImmediate(done, refusal),
+        )
     }
 
     function admit(request: FastifyRequest, token: InspectedToken, done: Done): void {

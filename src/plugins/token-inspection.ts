@@ -6,7 +6,7 @@
 import fastifyJwt, { type Secret } from '@fastify/jwt'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { type AccessToken, type AccessTokenClaims, misshapenClaim } from '../bearer/claims.ts'
+import { type AccessTokenClaims, misshapenClaim } from '../bearer/claims.ts'
 import { createVerifiedTokens } from '../bearer/verified-tokens.ts'
 import type { Config } from '../config.ts'
 import { isDatabaseUnavailable } from '../db/errors.ts'
@@ -96,7 +96,10 @@ export default fp(
     app.decorate('inspectToken', async (request, token, presented) => {
       await forgeryBudget.assertLeft(request)
       try {
-        const { kid, claims } = await inspect(request, token)
+        request.tokenToVerify = token
+        const claims = claimsOf(await withoutStacks(() => request.jwtVerify<DecodedToken>()).catch(refuse))
+        // Not the header's own string: all tokens of a key share one, which is then at hand when they are looked up.
+        const { kid } = request.verifiedWith
         const verified = Object.freeze({ presented, ...prepare({ kid, claims }), claims })
         verifiedTokens.add(verified)
         return verified
@@ -105,34 +108,27 @@ export default fp(
         throw error
       }
     })
-
-    async function inspect(request: FastifyRequest, token: string): Promise<AccessToken> {
-      request.tokenToVerify = token
-      const { header, payload } = await verify(request)
-      // Exactly alg, kid and typ: what else could stand there, such as crit, nobody here understands.
-      if (Object.keys(header).length !== 3) throw new Outcome('token_invalid', { reason: 'header' })
-      const claim = misshapenClaim(payload)
-      if (claim) throw new Outcome('token_invalid', { reason: `claim ${claim}` })
-      const claims = payload as unknown as AccessTokenClaims
-      // Every request that brings this token will see these.
-      for (const part of [claims, claims.roles, claims.amr]) Object.freeze(part)
-      // Not the header's own string: all tokens of a key share one, which is then at hand when they are looked up.
-      return { kid: request.verifiedWith.kid, claims }
-    }
   },
   { name: 'token-inspection', dependencies: ['limits', 'revocation', 'tokens'] },
 )
 
+/** Frozen: every request that brings this token will see these. */
+function claimsOf({ header, payload }: DecodedToken): AccessTokenClaims {
+  // Exactly alg, kid and typ: what else could stand there, such as crit, nobody here understands.
+  if (Object.keys(header).length !== 3) throw new Outcome('token_invalid', { reason: 'header' })
+  const claim = misshapenClaim(payload)
+  if (claim) throw new Outcome('token_invalid', { reason: `claim ${claim}` })
+  const claims = payload as unknown as AccessTokenClaims
+  for (const part of [claims, claims.roles, claims.amr]) Object.freeze(part)
+  return claims
+}
+
 /** The library reports the faults of a token by a dozen codes and several statuses. They are all one outcome. */
-async function verify(request: FastifyRequest): Promise<DecodedToken> {
-  try {
-    return await withoutStacks(() => request.jwtVerify<DecodedToken>())
-  } catch (error) {
-    if (error instanceof Outcome) throw error
-    if (isDatabaseUnavailable(error)) throw new Outcome('revocation_unknown', { cause: error })
-    const { code } = error as { code?: string }
-    throw new Outcome('token_invalid', { reason: code ?? 'unreadable', cause: error })
-  }
+function refuse(error: unknown): never {
+  if (error instanceof Outcome) throw error
+  if (isDatabaseUnavailable(error)) throw new Outcome('revocation_unknown', { cause: error })
+  const { code } = error as { code?: string }
+  throw new Outcome('token_invalid', { reason: code ?? 'unreadable', cause: error })
 }
 
 /** The library makes several errors of a forged token, and nobody reads their stacks, which take microseconds each. */
