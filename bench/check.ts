@@ -84,7 +84,8 @@ Meant to be at least 0.85 by default and 0.92 in mirror mode at 64 connections, 
 function timeTable(calm: Rounds, crowd: Rounds): Table {
   return {
     title: 'How long a reply takes',
-    about: `The same at half of the load that latchkey can take. Its p99 is meant to be within twice the bare route's.`,
+    about: `The same for everybody at half of the load that latchkey's default can take, which is nearly all that the recipes can. Its p99 is
+meant to be within twice the bare route's.`,
     columns: ['', 'requests/s', 'of its most', 'p50, ms', 'p99, ms', "times the bare route's p99"],
     rows: Object.entries(calm).map(([name, rounds]) => [
       name,

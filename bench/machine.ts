@@ -2,16 +2,25 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Counted here, for whoever has given some of them away counts fewer. */
-export const coreCount = availableParallelism()
+/** As Linux numbers them. Read here, for whoever has given some of them away has fewer. */
+const cores = coresIn(/^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1])
+
+export const coreCount = cores.length
 
 /** The servers that are measured share one core, for they work by turns; load and stores have the others. */
-export const serverCore = '0'
-export const otherCores = `1-${coreCount - 1}`
-export const allCores = `0-${coreCount - 1}`
+export const serverCore = `${cores[0]}`
+export const otherCores = cores.slice(1).join()
+export const allCores = cores.join()
+
+/** @param list such as 0-3,8 */
+function coresIn(list = ''): number[] {
+  return list.split(',').flatMap((range) => {
+    const [first = 0, last = first] = range.split('-').map(Number)
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i)
+  })
+}
 
 /** Ticks in which Linux counts CPU time. */
 const ticksPerSecond = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }))

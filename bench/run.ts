@@ -7,6 +7,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
+import { ensureServers, installMissing, isOnPath } from '../test/fixtures/install.ts'
 import { type Server, startPostgres, startRedis } from '../test/fixtures/servers.ts'
 import { drawChart } from './chart.ts'
 import { check } from './check.ts'
@@ -29,18 +30,24 @@ const all = Object.keys(chapters)
 const names = positionals.length > 0 ? positionals : values.quick ? all.slice(0, 2) : all
 const servers: Server[] = []
 
-if (coreCount < 2) throw new Error('this needs two processors: one for the server, one for its load')
-// Whatever is started from here, stores and load, leaves the server's core alone.
-execFileSync('taskset', ['-acp', otherCores, `${process.pid}`])
-
 try {
+  if (coreCount < 2) throw new Error('this needs two processors: one for the server, one for its load')
+  const unknown = names.filter((name) => !Object.hasOwn(chapters, name))
+  if (unknown.length > 0) throw new Error(`there is no chapter ${unknown.join()}, but ${all.join(', ')}`)
+  ensureServers()
+  const missing = installMissing('wrk', ['wrk'], () => isOnPath('wrk'))
+  if (missing) throw new Error(missing)
+  // Whatever is started from here, stores and load, leaves the server's core alone.
+  execFileSync('taskset', ['-acp', otherCores, `${process.pid}`])
   for (const name of names) {
-    const chapter = chapters[name]
-    if (!chapter) throw new Error(`there is no chapter ${name}, but ${all.join(', ')}`)
+    const chapter = chapters[name] as Chapter
     const tables = await chapter({ quick: values.quick, startStores })
     for (const table of tables) process.stdout.write(`${toMarkdown(table)}\n`)
     if (!values.quick) await publish(name, tables)
   }
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? error.message : error}\n`)
+  process.exitCode = 1
 } finally {
   await Promise.all(servers.map((server) => server.stop()))
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** The second door into the same rooms: what an operator does from a shell. */
+import './kept-tick.ts'
 import { loadDatabaseUrl } from './config.ts'
 import { migratePostgresSchema } from './db/migrate.ts'
 

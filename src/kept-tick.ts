@@ -1,5 +1,5 @@
 /**
- * Imported before all else by what is started. For each `process.nextTick`, of which a request takes several, Node makes an
+ * Imported before all else by whatever starts the service. For each `process.nextTick`, of which a request takes several, Node makes an
  * object. V8 knows its shape for as long as one of that shape is alive: a garbage collection at a moment when none is, such as
  * during the start, makes each of them about four times as dear for the rest of the process (seen on Node 20 and 24). So one is
  * kept alive.

@@ -27,7 +27,7 @@ const mayImport: Record<string, readonly string[]> = {
   workers: ['plugins', 'config'],
   'kept-tick': [],
   server: ['kept-tick', 'app', 'workers', 'config'],
-  cli: ['db', 'config', 'server'],
+  cli: ['kept-tick', 'db', 'config', 'server'],
 }
 
 const withoutFramework = [...areas, ...leaves, 'settings', 'compound-settings', 'config']

@@ -635,6 +635,17 @@ t.test('forged tokens use up a budget of their address, and then nothing more of
   const [attacker, other] = [via(randomAddress()), via(randomAddress())]
   t.equal((await ask(known.token, attacker)).status, 200)
 
+  const ofNoKey = known.token.replace(
+    /^[^.]+/,
+    Buffer.from('{"alg":"ES256","kid":"x","typ":"at+jwt"}').toString('base64url'),
+  )
+  for (const garbage of ['x', 'x.y.z', known.token.slice(1), ofNoKey, `${known.token}.`])
+    for (let i = 0; i < 3; i++)
+      t.strictSame(
+        refusalOf(await ask(garbage, attacker)),
+        refusal('token_invalid'),
+        'costs no signature check',
+      )
   for (let i = 0; i < 5; i++) t.strictSame(refusalOf(await ask(forge(i), attacker)), refusal('token_invalid'))
   for (const [name, token] of Object.entries({ forged: forge(6), 'not seen before': unknown.token })) {
     for (const reply of [
@@ -651,6 +662,10 @@ t.test('forged tokens use up a budget of their address, and then nothing more of
     200,
     'what was verified before costs nothing, and goes on',
   )
+  for (const spaces of [2, 15_000]) {
+    const spaced = await ask(`${' '.repeat(spaces)}${known.token}`, attacker)
+    t.equal(spaced.status, 200, 'however it is spaced')
+  }
   t.strictSame(refusalOf(await ask(forge(7), other)), refusal('token_invalid'), 'others have their own')
   t.equal((await ask(unknown.token, other)).status, 200)
   t.strictSame(

@@ -3,6 +3,7 @@
  * wins when several do it at once.
  */
 import { randomUUID } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import { decodeJwt } from 'jose'
@@ -522,6 +523,28 @@ t.test('one session for each account: of two logins at once the later one stays'
   for (const { url } of [a, b]) {
     t.equal((await getProtected(url, second.body.access_token)).status, 200, 'the later')
   }
+})
+
+t.test('sessions from before they had an order are in that of their start', async (t) => {
+  const w = await world(t, postgresAndRedis, { SESSIONS_PER_ACCOUNT: '3' })
+  const { a, clock, query, stores } = w
+  const user = await registerAndLogIn(a.url)
+  const held: Session[] = [user]
+  for (let i = 1; i < 3; i++) {
+    clock.advance(10)
+    held.push(await logIn(a.url, user))
+  }
+  const migration = await readFile(new URL('../migrations/0002_session_order.sql', import.meta.url), 'utf8')
+  await withClient(stores.env.DATABASE_URL as string, async (client) => {
+    // The oldest one lies behind the others, as it does once it has been refreshed.
+    await client.query('alter table sessions drop column ordinal')
+    await client.query('update sessions set last_used_at = now() where id = $1', [user.sid])
+    for (const statement of migration.split('--> statement-breakpoint')) await client.query(statement)
+  })
+  clock.advance(10)
+  await logIn(a.url, user)
+  await assertOver(t, w, [user], 'the oldest')
+  t.match(await query('select count(*) from sessions where ended_at is null'), [{ count: '3' }])
 })
 
 t.test('a login that ends the surplus and a logout of the others do not wait for each other', async (t) => {

@@ -2,6 +2,7 @@
  * How such a route is usually guarded: @fastify/jwt verifies the token of every request and, where REDIS_URL is set, asks Redis
  * whether its jti is on the list of those taken back.
  */
+import '../../src/kept-tick.ts'
 import fastifyJwt, { type Secret } from '@fastify/jwt'
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'

@@ -58,7 +58,9 @@ export default fp(
     async function inspect(request: FastifyRequest): Promise<InspectedToken> {
       const presented = presentedToken(request.raw.rawHeaders)
       if ('failure' in presented) throw new Outcome(presented.failure)
-      return await inspectToken(request, presented.token, request.headers.authorization as string)
+      // Remembered as it is usually spaced: no other way to write it takes more memory, or another signature check.
+      const usual = `Bearer ${presented.token}`
+      return recallToken(usual) ?? (await inspectToken(request, presented.token, usual))
     }
 
     const isEarly = ({ claims }: InspectedToken, now: number) =>

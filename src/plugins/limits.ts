@@ -18,7 +18,7 @@ declare module 'fastify' {
     limitByAddress(this: FastifyInstance): void
     /** For preHandler of a login: counts by address and account together, before any hashing. @throws Outcome `rate_limited` */
     limitLogins(request: FastifyRequest<{ Body: { username: string } }>, reply: FastifyReply): Promise<void>
-    /** How many tokens that do not verify each address may send, to this process: it is this one's time that they take. */
+    /** How many tokens whose signature is wrong each address may send, to this process: it is this one's time that they take. */
     forgeryBudget: {
       /** @throws Outcome `rate_limited` */
       assertLeft(request: FastifyRequest): Promise<void>

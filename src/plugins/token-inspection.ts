@@ -28,8 +28,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Handed to @fastify/jwt, which takes a token from a request only. */
     tokenToVerify: string
-    /** And handed back: the key that it was verified with. */
-    verifiedWith: PublicKey
+    /** And handed back: the key that it was checked with, if there is such a key. */
+    verifiedWith: PublicKey | undefined
   }
 }
 
@@ -45,7 +45,7 @@ interface DecodedToken {
 
 type KeyFound = (error: Error | null, pem?: string) => void
 
-/** Some 2 kB each. */
+/** Some 2 kB each: nobody but us makes them, so nobody can make them longer. */
 const rememberedTokens = 25_000
 
 export interface TokenInspectionOptions {
@@ -99,12 +99,15 @@ export default fp(
         request.tokenToVerify = token
         const claims = claimsOf(await withoutStacks(() => request.jwtVerify<DecodedToken>()).catch(refuse))
         // Not the header's own string: all tokens of a key share one, which is then at hand when they are looked up.
-        const { kid } = request.verifiedWith
+        const { kid } = request.verifiedWith as PublicKey
         const verified = Object.freeze({ presented, ...prepare({ kid, claims }), claims })
         verifiedTokens.add(verified)
         return verified
       } catch (error) {
-        if (error instanceof Outcome && error.code === 'token_invalid') await forgeryBudget.spend(request)
+        // What names no key of ours has cost no signature check.
+        const wasChecked = request.verifiedWith !== undefined
+        if (wasChecked && error instanceof Outcome && error.code === 'token_invalid')
+          await forgeryBudget.spend(request)
         throw error
       }
     })
