@@ -278,7 +278,7 @@ t.test('every code that it says an operation can fail by is seen from it, and no
         )
     }
     await see(asked, ask(url, asked, { given, headers: bearer(live) }))
-    for (const headers of [{}, bearer('forged')])
+    for (const headers of [{}, bearer(live.replace(/.{10}$/, 'A'.repeat(10)))])
       for (let time = 0; time < 2; time++) await see(asked, ask(limited.url, asked, { given, headers }))
   }
 
