@@ -11,6 +11,7 @@ import { createServerClock } from '../src/db/clock.ts'
 import { connectPostgres } from '../src/db/connect.ts'
 import { createSealer } from '../src/db/sealing.ts'
 import { type AccessTokens, createAccessTokens } from '../src/tokens/access-tokens.ts'
+import { generateKeyPair } from '../src/tokens/key-pair.ts'
 import { createSigningKeys } from '../src/tokens/signing-keys.ts'
 import { issuer, keyEncryptionSecret } from './contestants.ts'
 
@@ -23,6 +24,7 @@ export async function issueTokens(databaseUrl: string, count: number): Promise<s
       clock: createServerClock(),
       sealer: createSealer(keyEncryptionSecret),
       audit: { record() {} },
+      first: () => generateKeyPair('ES256'),
     })
     const accessTokens = createAccessTokens({
       keys,

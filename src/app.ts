@@ -27,6 +27,7 @@ import revocation from './plugins/revocation.ts'
 import sessions from './plugins/sessions.ts'
 import tokenInspection from './plugins/token-inspection.ts'
 import tokens from './plugins/tokens.ts'
+import { adminKeysRoutes } from './routes/admin-keys.ts'
 import { adminUsersRoutes } from './routes/admin-users.ts'
 import { docsRoutes } from './routes/docs.ts'
 import { healthRoutes } from './routes/health.ts'
@@ -136,4 +137,5 @@ const administration: FastifyPluginAsync = async (scope) => {
   scope.demandAccessToken()
   scope.demandRoles({ allOf: ['admin'] })
   await scope.register(adminUsersRoutes)
+  await scope.register(adminKeysRoutes)
 }

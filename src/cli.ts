@@ -1,38 +1,128 @@
 #!/usr/bin/env node
-/** The second door into the same rooms: what an operator does from a shell. */
+/** The second door into the same rooms: what an operator does from a shell. To end with 0 is as good as a 2xx. */
 import './kept-tick.ts'
-import { loadDatabaseUrl } from './config.ts'
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import type { FastifyInstance } from 'fastify'
+import { loadConfig, loadDatabaseUrl } from './config.ts'
 import { migratePostgresSchema } from './db/migrate.ts'
+import { Outcome } from './outcomes.ts'
+import { problemOf } from './plugins/problem-details.ts'
 
-const usage = `usage: latchkey            serves; the settings are in the environment
-       latchkey migrate    brings the schema of DATABASE_URL up to date
+const usage = `usage: latchkey                     serves; the settings are in the environment
+       latchkey migrate             brings the schema of DATABASE_URL up to date
+       latchkey keys list           lists the signing keys
+       latchkey keys rotate         makes the key that signs next
+       latchkey keys import FILE    takes a private key (PEM or JWK) for the one that signs next
+       latchkey keys remove KID     takes a key back, and with it every token that it signed
+
+       --json                       tells it to a program
+       --                           before a KID that begins with a dash
 `
 
-const commands: Record<string, () => Promise<void>> = {
-  async serve() {
-    await import('./server.ts')
-  },
+/** Who does, for the audit. */
+const by = 'cli'
 
-  async migrate() {
-    const url = loadDatabaseUrl(process.env)
-    if (url === undefined)
-      throw new Error('DATABASE_URL is not set: an embedded store is migrated when it starts')
-    await migratePostgresSchema(url)
-    process.stdout.write('the schema is up to date\n')
+/** What a command tells: a sentence, or rows. */
+type Told = string | readonly object[]
+
+interface Command {
+  operands: 0 | 1
+  run(operand: string): Promise<Told | undefined>
+}
+
+const commands: Record<string, Command> = {
+  serve: {
+    operands: 0,
+    async run() {
+      await import('./server.ts')
+      return undefined
+    },
+  },
+  migrate: {
+    operands: 0,
+    async run() {
+      const url = loadDatabaseUrl(process.env)
+      if (url === undefined)
+        throw new Error('DATABASE_URL is not set: an embedded store is migrated when it starts')
+      await migratePostgresSchema(url)
+      return 'the schema is up to date'
+    },
+  },
+  'keys list': {
+    operands: 0,
+    run: () => withService(({ signingKeys }) => signingKeys.list()),
+  },
+  'keys rotate': {
+    operands: 0,
+    run: () => withService(async ({ signingKeys }) => [await signingKeys.publish(undefined, by)]),
+  },
+  'keys import': {
+    operands: 1,
+    run: (file) =>
+      withService(async ({ signingKeys }) => [await signingKeys.publish(readFileSync(file, 'utf8'), by)]),
+  },
+  'keys remove': {
+    operands: 1,
+    run: (kid) =>
+      withService(async ({ signingKeys }) => {
+        await signingKeys.remove(kid, by)
+        return 'removed'
+      }),
   },
 }
 
-const [name = 'serve', ...surplus] = process.argv.slice(2)
-const command = surplus.length === 0 && Object.hasOwn(commands, name) ? commands[name] : undefined
+/** In all of the service but its ports. It logs to stderr: stdout is for what was asked. */
+async function withService<T>(work: (app: FastifyInstance) => Promise<T>): Promise<T> {
+  const { buildApp } = await import('./app.ts')
+  const app = await buildApp({ ...loadConfig(process.env), metricsPort: 0 }, { logTo: process.stderr })
+  try {
+    return await work(app)
+  } finally {
+    await app.close()
+  }
+}
 
-if (!command) {
+function tell(told: Told, json: boolean): string {
+  if (json) return JSON.stringify(told)
+  return typeof told === 'string' ? told : told.map((row) => Object.values(row).join('  ')).join('\n')
+}
+
+/** @returns undefined for what is not a command */
+function parse(args: readonly string[]) {
+  try {
+    const { values, positionals } = parseArgs({
+      args: [...args],
+      options: { json: { type: 'boolean', default: false } },
+      allowPositionals: true,
+    })
+    const words = positionals[0] === 'keys' ? 2 : 1
+    const name = positionals.slice(0, words).join(' ') || 'serve'
+    const operands = positionals.slice(words)
+    const command = Object.hasOwn(commands, name) ? commands[name] : undefined
+    if (command?.operands !== operands.length) return undefined
+    return { name, operand: operands[0] ?? '', json: values.json, run: command.run }
+  } catch {
+    return undefined
+  }
+}
+
+/** An outcome in the words that a client reads, everything else in its own. */
+function explain(error: unknown): string {
+  if (error instanceof Outcome) return problemOf(error, '').detail
+  return error instanceof Error ? error.message : String(error)
+}
+
+const asked = parse(process.argv.slice(2))
+if (!asked) {
   process.stderr.write(usage)
   process.exitCode = 2
 } else {
   try {
-    await command()
+    const told = await asked.run(asked.operand)
+    if (told !== undefined) process.stdout.write(`${tell(told, asked.json)}\n`)
   } catch (error) {
-    process.stderr.write(`latchkey ${name}: ${error instanceof Error ? error.message : String(error)}\n`)
+    process.stderr.write(`latchkey ${asked.name}: ${explain(error)}\n`)
     process.exitCode = 1
   }
 }

@@ -1,5 +1,6 @@
 /** The environment, read once. All problems are told together, by the name of the setting and never with its value. */
 import { availableParallelism } from 'node:os'
+import { type SigningAlgorithm, signingAlgorithms } from './bearer/algorithms.ts'
 import {
   isExample,
   type Limit,
@@ -9,6 +10,7 @@ import {
   readRedisAddress,
   readTrustProxy,
 } from './compound-settings.ts'
+
 import type { RedisAddress } from './redis-address.ts'
 import { type Environment, readSettings } from './settings.ts'
 
@@ -40,6 +42,14 @@ export type Config = Readonly<{
   sessionsPerAccount: number
   clockToleranceSeconds: number
   jwksMaxAgeSeconds: number
+  signingKeys: {
+    /** Of the keys that are made. */
+    alg: SigningAlgorithm
+    /** How long a key signs; 0 for ever. */
+    rotationSeconds: number
+    /** A private key that was brought along: PEM or a JWK. */
+    brought: string | undefined
+  }
   /** Undefined with the embedded store: its folder keeps a generated one. */
   keyEncryptionSecret: string | undefined
   passwords: {
@@ -127,6 +137,11 @@ export function loadConfig(env: Environment): Config {
     sessionsPerAccount: integer('SESSIONS_PER_ACCOUNT', { default: 100, min: 1, max: 100_000 }),
     clockToleranceSeconds: integer('CLOCK_TOLERANCE_SECONDS', { default: 5, min: 0, max: 60 }),
     jwksMaxAgeSeconds: integer('JWKS_MAX_AGE_SECONDS', { default: 300, min: 1, max: day }),
+    signingKeys: {
+      alg: oneOf('JWT_ALG', 'ES256', signingAlgorithms),
+      rotationSeconds: integer('KEY_ROTATION_DAYS', { default: 90, min: 0, max: 3650 }) * day,
+      brought: secret('SIGNING_KEY'),
+    },
     keyEncryptionSecret,
     passwords: {
       minLength: integer('PASSWORD_MIN_LENGTH', { default: 15, min: 8, max: 64 }),

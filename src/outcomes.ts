@@ -18,6 +18,8 @@ export type OutcomeCode =
   | 'request_timeout'
   | 'username_taken'
   | 'last_admin'
+  | 'key_pending'
+  | 'key_known'
   | 'payload_too_large'
   | 'unsupported_media_type'
   | 'expectation_failed'

@@ -19,7 +19,7 @@ const mayImport: Record<string, readonly string[]> = {
   ...Object.fromEntries(areas.map((area, i) => [area, [...areas.slice(0, i + 1), ...leaves]])),
   settings: [],
   'compound-settings': ['settings', 'redis-address'],
-  config: ['settings', 'compound-settings', 'redis-address'],
+  config: ['bearer', 'settings', 'compound-settings', 'redis-address'],
   plugins: [...areas, ...leaves, 'plugins', 'config'],
   schemas: ['schemas'],
   routes: ['schemas', 'outcomes'],
@@ -27,7 +27,7 @@ const mayImport: Record<string, readonly string[]> = {
   workers: ['plugins', 'config'],
   'kept-tick': [],
   server: ['kept-tick', 'app', 'workers', 'config'],
-  cli: ['kept-tick', 'db', 'config', 'server'],
+  cli: ['kept-tick', 'app', 'db', 'config', 'outcomes', 'plugins', 'server'],
 }
 
 const withoutFramework = [...areas, ...leaves, 'settings', 'compound-settings', 'config']

@@ -30,6 +30,7 @@ const numbers: Record<string, string> = {
   SESSIONS_PER_ACCOUNT: '3',
   CLOCK_TOLERANCE_SECONDS: '2',
   JWKS_MAX_AGE_SECONDS: '60',
+  KEY_ROTATION_DAYS: '30',
   PASSWORD_MIN_LENGTH: '12',
   ARGON2_MEMORY_KIB: '65536',
   ARGON2_PASSES: '3',
@@ -89,6 +90,7 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     sessionsPerAccount: 100,
     clockToleranceSeconds: 5,
     jwksMaxAgeSeconds: 300,
+    signingKeys: { alg: 'ES256', rotationSeconds: 90 * 86_400, brought: undefined },
     keyEncryptionSecret: undefined,
     passwords: {
       minLength: 15,
@@ -123,6 +125,8 @@ t.test('every setting arrives where it belongs', async (t) => {
     BOOTSTRAP_ADMIN_PASSWORD: 'correct horse battery staple',
     AUDIENCE: 'https://api.test',
     FIRST_PARTY_CLIENT_ID: 'front',
+    JWT_ALG: 'EdDSA',
+    SIGNING_KEY: 'a private key',
   })
   t.strictSame(config, {
     host: '::',
@@ -147,6 +151,7 @@ t.test('every setting arrives where it belongs', async (t) => {
     sessionsPerAccount: 3,
     clockToleranceSeconds: 2,
     jwksMaxAgeSeconds: 60,
+    signingKeys: { alg: 'EdDSA', rotationSeconds: 30 * 86_400, brought: 'a private key' },
     keyEncryptionSecret: goodSecret,
     passwords: { minLength: 12, memoryKib: 65_536, passes: 3, parallelism: 2, concurrency: 1, queueMax: 10 },
     limits: {

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import type { FastifyInstance } from 'fastify'
-import { decodeJwt, generateKeyPair, SignJWT } from 'jose'
+import { decodeJwt, decodeProtectedHeader, exportPKCS8, generateKeyPair, SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { createManualClock, postgresAndRedis, startInstance, type User, withClient } from './fixtures/app.ts'
 import {
@@ -193,7 +193,8 @@ t.test('whoever asks as it says is answered as it says', async (t) => {
     // An empty list is no demand.
     for (const demand of asked.security.length > 0 ? asked.security : [{}]) {
       const { token, refreshToken, sid } = await logIn(url, ada)
-      const given = { refresh_token: refreshToken, sid, id }
+      const { kid = '' } = decodeProtectedHeader(token)
+      const given = { refresh_token: refreshToken, sid, id, kid }
       if ('bearerAuth' in demand) {
         see(await ask(url, asked, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }))
       } else if ('basicAuth' in demand) {
@@ -251,7 +252,7 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     return refreshToken
   }
 
-  const given = { id: randomUUID(), sid: randomUUID(), refresh_token: 'x' }
+  const given = { id: randomUUID(), sid: randomUUID(), kid: '0'.repeat(43), refresh_token: 'x' }
   for (const asked of operations) {
     const { method, path, body } = asked
     const { live, ...others } = await tokens()
@@ -294,6 +295,12 @@ t.test('every code that it says an operation can fail by is seen from it, and no
   await withClient(postgres.url, (client) =>
     client.query("update users set roles = '{}' where id <> $1", [last.id]),
   )
+  const rotateKeys = operation('rotateKeys')
+  const { privateKey: brought } = await generateKeyPair('ES256', { extractable: true })
+  const body = { private_key: await exportPKCS8(brought) }
+  for (const asking of [{ body }, { body }, noBody]) {
+    await see(rotateKeys, ask(url, rotateKeys, { headers: bearer(last.token), ...asking }))
+  }
   const setRoles = operation('setRoles')
   await see(setRoles, ask(url, setRoles, { given: { id: last.id }, headers: bearer(last.token) }))
 

@@ -32,7 +32,7 @@ const commandsOf = (title: string) =>
 
 t.test('every command is run by these tests, or by CI, or needs Docker and says so', async (t) => {
   const titles = new Set(blocks.filter(({ language }) => language === 'sh').map(({ title }) => title))
-  t.strictSame([...titles], ['Run it', 'Use it', 'Running it for real'])
+  t.strictSame([...titles], ['Run it', 'Use it', 'Running it for real', 'Keys'])
   t.strictSame([...new Set(blocks.map(({ language }) => language))].sort(), ['mermaid', 'sh', 'sql'])
 
   const [start, startWithAdmin, test, ...others] = commandsOf('Run it')
@@ -95,6 +95,13 @@ t.test('it runs for real as it says, and a restored backup is made safe as it sa
   const [safe] = blocks.filter(({ language }) => language === 'sql')
   await withClient(env.DATABASE_URL as string, (client) => client.query(safe?.text as string))
   // It is built by now.
+  const keys = commandsOf('Keys').join('\n')
+  const settings = script.replace(/^(npm|node) .*$/gm, '')
+  const { stdout } = await run('bash', ['-euo', 'pipefail', '-c', settings + keys], { cwd })
+  t.match(
+    stdout.split('\n').map((line) => line.split('  ')[2] ?? line),
+    ['active', 'next', /^\[\{.*"state":"next"/, ''],
+  )
   const second = await serve(t, script.replace('npm run build\n', ''), { cwd })
   t.equal((await getProtected(second.url, token)).body.code, 'token_invalid')
   t.equal(

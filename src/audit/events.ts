@@ -22,7 +22,8 @@ export type AuditEvent =
   | { event: 'refresh_token.reused'; sub: string; sid: string }
   | { event: 'account.roles_changed'; sub: string; roles: readonly string[]; by: string }
   | { event: 'account.first_admin'; sub: string }
-  | { event: 'signing_key.created'; kid: string }
+  /** `by` is absent for a step that was due. */
+  | { event: 'signing_key.next' | 'signing_key.active' | 'signing_key.removed'; kid: string; by?: string }
 
 export interface Audit {
   record(event: AuditEvent, origin?: Origin): void

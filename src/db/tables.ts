@@ -13,6 +13,7 @@ import {
   uniqueIndex,
   uuid,
 } from 'drizzle-orm/pg-core'
+import { signingAlgorithms } from '../bearer/algorithms.ts'
 
 const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' })
 const moment = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' })
@@ -110,12 +111,14 @@ export const revocationHead = pgTable(
   (table) => [check('one_row', sql`${table.id} = 1`)],
 )
 
-/** The public members of an elliptic-curve key (RFC 7518 §6.2.1). */
-export interface EcPublicJwk {
-  kty: string
-  crv: string
-  x: string
-  y: string
+/** The public members of a key (RFC 7518 §6, RFC 8037 §2): those of its kind. */
+export interface PublicKeyMembers {
+  kty: 'EC' | 'RSA' | 'OKP'
+  crv?: string
+  x?: string
+  y?: string
+  n?: string
+  e?: string
 }
 
 export const signingKeys = pgTable(
@@ -123,12 +126,18 @@ export const signingKeys = pgTable(
   {
     /** The RFC 7638 thumbprint of the public key. */
     kid: text().primaryKey(),
-    alg: text({ enum: ['ES256'] }).notNull(),
+    alg: text({ enum: signingAlgorithms }).notNull(),
+    /** `next` is published and not used yet, `retiring` is not used any more, until its last token has expired. */
     state: text({ enum: ['next', 'active', 'retiring', 'removed'] }).notNull(),
-    publicJwk: jsonb('public_jwk').$type<EcPublicJwk>().notNull(),
-    /** PKCS #8 in PEM, sealed (db/sealing). */
-    sealedPrivateKey: bytea('sealed_private_key').notNull(),
+    publicJwk: jsonb('public_jwk').$type<PublicKeyMembers>().notNull(),
+    /** PKCS #8 in PEM, sealed (db/sealing). Erased when the key is removed. */
+    sealedPrivateKey: bytea('sealed_private_key'),
     createdAt: moment('created_at').notNull(),
+    activeSince: moment('active_since'),
+    retiringSince: moment('retiring_since'),
   },
-  (table) => [uniqueIndex('one_active_key').on(table.state).where(sql`${table.state} = 'active'`)],
+  (table) => [
+    uniqueIndex('one_active_key').on(table.state).where(sql`${table.state} = 'active'`),
+    uniqueIndex('one_next_key').on(table.state).where(sql`${table.state} = 'next'`),
+  ],
 )

@@ -52,6 +52,11 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   request_timeout: { status: 408, detail: 'The request did not arrive in time.' },
   username_taken: { status: 409, detail: 'Somebody has this username already.' },
   last_admin: { status: 409, detail: 'Somebody must be an admin: make another one first.' },
+  key_pending: {
+    status: 409,
+    detail: 'A key waits to be the next already: it signs from its `active_from` on.',
+  },
+  key_known: { status: 409, detail: 'This key is here, or was removed.' },
   payload_too_large: { status: 413, detail: 'A body may be at most 16 kB.' },
   unsupported_media_type: { status: 415, detail: 'Bodies are sent as application/json.' },
   expectation_failed: { status: 417, detail: 'The only expectation met here is 100-continue.' },

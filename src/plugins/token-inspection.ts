@@ -6,6 +6,7 @@
 import fastifyJwt, { type Secret } from '@fastify/jwt'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { signingAlgorithms } from '../bearer/algorithms.ts'
 import { type AccessTokenClaims, misshapenClaim } from '../bearer/claims.ts'
 import { createVerifiedTokens } from '../bearer/verified-tokens.ts'
 import type { Config } from '../config.ts'
@@ -39,7 +40,7 @@ export interface InspectedToken extends PreparedToken {
 }
 
 interface DecodedToken {
-  header: { kid?: unknown }
+  header: { kid?: unknown; alg?: unknown }
   payload: Record<string, unknown>
 }
 
@@ -59,9 +60,11 @@ export default fp(
     const verifiedTokens = createVerifiedTokens<InspectedToken>(rememberedTokens)
 
     /** Calls back at once where it can: then the whole verification is one step. */
-    function findKey(request: FastifyRequest, { header: { kid } }: DecodedToken, done: KeyFound): void {
+    function findKey(request: FastifyRequest, { header: { kid, alg } }: DecodedToken, done: KeyFound): void {
       function give(key: PublicKey | undefined): void {
-        if (key) {
+        if (key && key.alg !== alg)
+          done(new Outcome('token_invalid', { reason: 'not the algorithm of its key' }))
+        else if (key) {
           request.verifiedWith = key
           done(null, key.pem)
         } else done(new Outcome('token_invalid', { reason: 'unknown kid' }))
@@ -78,7 +81,7 @@ export default fp(
       secret: { public: findKey as unknown as Secret },
       decode: { complete: true },
       verify: {
-        algorithms: ['ES256'],
+        algorithms: [...signingAlgorithms],
         checkTyp: 'at+jwt',
         allowedIss: config.issuer,
         allowedAud: config.audience,

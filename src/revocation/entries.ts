@@ -22,7 +22,7 @@ export interface TokenIdentity {
 }
 
 /** Entries outlive what they refuse by this much, so that no difference between clocks revives it. */
-const marginSeconds = 300
+export const marginSeconds = 300
 
 /** @param lastExp the greatest `exp` of any access token issued under the session */
 export const sessionEntry = (sid: string, lastExp: number): RevocationEntry => ({
@@ -35,6 +35,13 @@ export const sessionEntry = (sid: string, lastExp: number): RevocationEntry => (
 export const generationEntry = (sub: string, ver: number, lastExp: number): RevocationEntry => ({
   scope: 'generation',
   subject: generationSubject(sub, ver),
+  expiresAt: lastExp + marginSeconds,
+})
+
+/** @param lastExp the same, signed with that key */
+export const keyEntry = (kid: string, lastExp: number): RevocationEntry => ({
+  scope: 'key',
+  subject: kid,
   expiresAt: lastExp + marginSeconds,
 })
 

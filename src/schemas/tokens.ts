@@ -10,17 +10,23 @@ export const TokenHolder = Type.Object(
   { $id: 'TokenHolder', description: 'What a guarded route learns from a token.' },
 )
 
+export const SigningAlgorithm = Type.Unsafe<'ES256' | 'RS256' | 'EdDSA'>(
+  Type.String({ enum: ['ES256', 'RS256', 'EdDSA'], examples: ['ES256'] }),
+)
+
 /** RFC 7517, public members only: what is not named here cannot leave. */
 export const Jwks = Type.Object(
   {
     keys: Type.Array(
       Type.Object({
-        kty: Type.String({ examples: ['EC'] }),
-        crv: Type.String({ examples: ['P-256'] }),
-        x: Type.String(),
-        y: Type.String(),
+        kty: Type.Unsafe<'EC' | 'RSA' | 'OKP'>(Type.String({ enum: ['EC', 'RSA', 'OKP'], examples: ['EC'] })),
+        crv: Type.Optional(Type.String({ examples: ['P-256'] })),
+        x: Type.Optional(Type.String()),
+        y: Type.Optional(Type.String()),
+        n: Type.Optional(Type.String()),
+        e: Type.Optional(Type.String()),
         kid: Type.String(),
-        alg: Type.String({ examples: ['ES256'] }),
+        alg: SigningAlgorithm,
         use: Type.Literal('sig'),
       }),
     ),

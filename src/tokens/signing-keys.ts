@@ -3,26 +3,28 @@
  */
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { ne } from 'drizzle-orm'
 import { createSigner } from 'fast-jwt'
 import type { Audit } from '../audit/events.ts'
+import type { SigningAlgorithm } from '../bearer/algorithms.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import type { Sealer } from '../db/sealing.ts'
-import { type EcPublicJwk, signingKeys } from '../db/tables.ts'
+import type { PublicKeyMembers } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
-import { generateKeyPair, publicKeyPem } from './key-pair.ts'
+import { type KeyPair, publicKeyPem } from './key-pair.ts'
+import { findKeys, insertKey, openPrivateKey, type StoredKey } from './stored-keys.ts'
 
 /** A public key as RFC 7517 writes it, ready to publish. */
-export interface PublicJwk extends EcPublicJwk {
+export interface PublicJwk extends PublicKeyMembers {
   kid: string
-  alg: string
+  alg: SigningAlgorithm
   use: 'sig'
 }
 
-/** A public key that tokens may be verified with. */
+/** A public key that tokens may be verified with, by this algorithm and no other. */
 export interface PublicKey {
   kid: string
+  alg: SigningAlgorithm
   pem: string
 }
 
@@ -39,6 +41,8 @@ export interface SigningKeys {
   knownPublicKey(kid: string): PublicKey | undefined
   /** The keys that verifiers may trust (RFC 7517 §5). */
   jwks(): { keys: PublicJwk[] }
+  /** Takes in what has changed by now. @returns the keys as they are stored */
+  reload(): Promise<readonly StoredKey[]>
 }
 
 export interface SigningKeysOptions {
@@ -46,9 +50,12 @@ export interface SigningKeysOptions {
   clock: Clock
   sealer: Sealer
   audit: Audit
+  /** The key to begin with, where there is none. */
+  first(): KeyPair
 }
 
 interface LoadedKeys {
+  stored: readonly StoredKey[]
   sign: (claims: object) => string
   publicKeys: Map<string, PublicKey>
   jwks: { keys: PublicJwk[] }
@@ -57,7 +64,12 @@ interface LoadedKeys {
 const rereadMs = 1_000
 /** How long a check waits for the keys to be read anew. */
 const patienceMs = 150
-const sealingPurpose = (kid: string) => `signing key ${kid}`
+
+const isActive = ({ state }: StoredKey) => state === 'active'
+
+const isSame = (before: readonly StoredKey[], now: readonly StoredKey[]) =>
+  before.length === now.length &&
+  before.every(({ kid, state }, i) => kid === now[i]?.kid && state === now[i]?.state)
 
 /**
  * Loads the keys, making the first one if there is none.
@@ -69,67 +81,43 @@ export async function createSigningKeys({
   clock,
   sealer,
   audit,
+  first,
 }: SigningKeysOptions): Promise<SigningKeys> {
-  let readAt = Number.NEGATIVE_INFINITY
+  let askedAt = Number.NEGATIVE_INFINITY
   let reading: Promise<void> | undefined
   let loaded = await load()
 
-  async function load(): Promise<LoadedKeys> {
-    const startedAt = performance.now()
-    const rows = await db
-      .select()
-      .from(signingKeys)
-      .where(ne(signingKeys.state, 'removed'))
-      .orderBy(signingKeys.createdAt, signingKeys.kid)
-    const active = rows.find((row) => row.state === 'active')
+  async function load(known?: LoadedKeys): Promise<LoadedKeys> {
+    const stored = await findKeys(db)
+    const active = stored.find(isActive)
     if (!active) {
-      await createFirst()
-      return await load()
+      // Of many instances that start together on an empty database, one makes the key that all of them use.
+      const made = await insertKey(db, sealer, first(), 'active', new Date(clock.now()))
+      if (made) audit.record({ event: 'signing_key.active', kid: made.kid })
+      else if (!(await findKeys(db)).some(isActive))
+        throw new Error('SIGNING_KEY was removed: bring another one')
+      return await load(known)
     }
-    readAt = startedAt
+    return known && isSame(known.stored, stored) ? known : open(stored, active)
+  }
+
+  function open(stored: readonly StoredKey[], active: StoredKey): LoadedKeys {
+    const { kid, alg } = active
+    const key = openPrivateKey(sealer, active)
     return {
-      sign: createSigner({
-        key: open(active.kid, active.sealedPrivateKey),
-        algorithm: active.alg,
-        kid: active.kid,
-        header: { alg: active.alg, typ: 'at+jwt' },
-      }) as (claims: object) => string,
-      publicKeys: new Map(rows.map(({ kid, publicJwk }) => [kid, { kid, pem: publicKeyPem(publicJwk) }])),
+      stored,
+      sign: createSigner({ key, algorithm: alg, kid, header: { alg, typ: 'at+jwt' } }) as LoadedKeys['sign'],
+      publicKeys: new Map(
+        stored.map(({ kid, alg, publicJwk }) => [kid, { kid, alg, pem: publicKeyPem(publicJwk) }]),
+      ),
       jwks: {
-        keys: rows.map(({ kid, alg, publicJwk }) => ({ ...publicJwk, kid, alg, use: 'sig' as const })),
+        keys: stored.map(({ kid, alg, publicJwk }) => ({ ...publicJwk, kid, alg, use: 'sig' as const })),
       },
     }
   }
 
-  function open(kid: string, sealed: Buffer): string {
-    try {
-      return sealer.open(sealingPurpose(kid), sealed).toString()
-    } catch {
-      throw new Error('KEY_ENCRYPTION_SECRET does not open the signing key in the database')
-    }
-  }
-
-  /** Of many instances that start together on an empty database, one makes the key that all of them use. */
-  async function createFirst(): Promise<void> {
-    const { kid, publicJwk, privateKey } = generateKeyPair()
-    const sealedPrivateKey = sealer.seal(sealingPurpose(kid), Buffer.from(privateKey))
-    const made = await db
-      .insert(signingKeys)
-      .values({
-        kid,
-        alg: 'ES256',
-        state: 'active',
-        publicJwk,
-        sealedPrivateKey,
-        createdAt: new Date(clock.now()),
-      })
-      .onConflictDoNothing()
-      .returning({ kid: signingKeys.kid })
-    if (made.length > 0) audit.record({ event: 'signing_key.created', kid })
-  }
-
   async function reread(): Promise<void> {
-    reading ??= load()
+    reading ??= load(loaded)
       .then((keys) => {
         loaded = keys
       })
@@ -142,13 +130,20 @@ export async function createSigningKeys({
   return {
     sign: (claims) => loaded.sign(claims),
     async findPublicKey(kid) {
-      if (!loaded.publicKeys.has(kid) && (reading || performance.now() - readAt > rereadMs)) {
+      if (!loaded.publicKeys.has(kid) && (reading || performance.now() - askedAt > rereadMs)) {
+        askedAt = performance.now()
         await Promise.race([reread(), delay(patienceMs).then(giveUp)])
       }
       return loaded.publicKeys.get(kid)
     },
     knownPublicKey: (kid) => loaded.publicKeys.get(kid),
     jwks: () => loaded.jwks,
+    async reload() {
+      // What is being read may have been read before the change.
+      await reading?.catch(() => {})
+      await reread()
+      return loaded.stored
+    },
   }
 }
 
