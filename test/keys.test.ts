@@ -16,6 +16,7 @@ import {
   randomUser,
   type Stores,
   startInstance,
+  withClient,
 } from './fixtures/app.ts'
 import {
   bearer,
@@ -342,7 +343,21 @@ t.test('keys rotate by themselves, of many instances by one', async (t) => {
   t.equal(kids.length, 2)
   t.strictSame(await kidsOf(b), kids)
   clock.advance(published)
-  await Promise.all([a, b].map(({ app }) => app.signingKeys.advance()))
+  // Both find that it is time before either of them has done it.
+  const url = stores.env.DATABASE_URL as string
+  const waiting =
+    "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+  await withClient(url, async (client) => {
+    await client.query('begin; select from signing_keys for update')
+    const advancing = Promise.all([a, b].map(({ app }) => app.signingKeys.advance()))
+    await eventually(t, () =>
+      withClient(url, async (other) => ((await other.query(waiting)).rowCount ?? 0) >= 2),
+    )
+    await client.query('commit')
+    await advancing
+  })
+  const steps = [...a.log, ...b.log].filter((line) => line.includes('"event":"signing_key.active"'))
+  t.equal(steps.length, 2, 'the first key once, and the second one once')
   const user = await registerAndLogIn(a.url)
   t.equal(kidOf(user.token), kids[1], 'when the first one is two days old, the second one signs')
   t.equal(kidOf((await logIn(b.url, user)).token), kids[1])
