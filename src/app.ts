@@ -11,6 +11,7 @@ import audit from './plugins/audit.ts'
 import authentication from './plugins/authentication.ts'
 import authorization from './plugins/authorization.ts'
 import basicCredentials from './plugins/basic-credentials.ts'
+import clients from './plugins/clients.ts'
 import clock, { type ClockOptions } from './plugins/clock.ts'
 import closing from './plugins/closing.ts'
 import database from './plugins/database.ts'
@@ -19,6 +20,7 @@ import limits from './plugins/limits.ts'
 import { createLog, explainStart, type LogOptions } from './plugins/log.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
 import metrics from './plugins/metrics.ts'
+import oauth from './plugins/oauth.ts'
 import openapi from './plugins/openapi.ts'
 import problems, { answerClientError, replyWithProblem } from './plugins/problems.ts'
 import purge from './plugins/purge.ts'
@@ -26,7 +28,9 @@ import redis from './plugins/redis.ts'
 import revocation from './plugins/revocation.ts'
 import sessions from './plugins/sessions.ts'
 import tokenInspection from './plugins/token-inspection.ts'
+import tokenStatus from './plugins/token-status.ts'
 import tokens from './plugins/tokens.ts'
+import { adminClientsRoutes } from './routes/admin-clients.ts'
 import { adminKeysRoutes } from './routes/admin-keys.ts'
 import { adminUsersRoutes } from './routes/admin-users.ts'
 import { docsRoutes } from './routes/docs.ts'
@@ -35,6 +39,8 @@ import { jwksRoute } from './routes/jwks.ts'
 import { loginRoute } from './routes/login.ts'
 import { logoutRoute } from './routes/logout.ts'
 import { meRoute } from './routes/me.ts'
+import { metadataRoute } from './routes/metadata.ts'
+import { oauthIntrospectRoute, oauthRevokeRoute, oauthTokenRoute } from './routes/oauth.ts'
 import { protectedRoute } from './routes/protected.ts'
 import { refreshRoute } from './routes/refresh.ts'
 import { registerRoute } from './routes/register.ts'
@@ -75,6 +81,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(closing)
     await app.register(methodNotAllowed)
     await app.register(openapi, { config })
+    await app.register(oauth)
     await app.register(jsonBody)
     await app.register(basicCredentials)
 
@@ -86,16 +93,20 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(limits, { config })
     await app.register(revocation, { config })
     await app.register(tokens, { config })
+    await app.register(clients, { config })
     await app.register(sessions, { config })
     await app.register(accounts, { config })
     await app.register(purge)
     await app.register(tokenInspection, { config })
     await app.register(authentication, { config })
     await app.register(authorization)
+    await app.register(tokenStatus, { config })
 
     await app.register(healthRoutes)
     await app.register(jwksRoute, { maxAgeSeconds: config.jwksMaxAgeSeconds })
+    await app.register(metadataRoute, { issuer: config.issuer, maxAgeSeconds: config.jwksMaxAgeSeconds })
     await app.register(limited)
+    await app.register(services, { publicClientId: config.firstPartyClientId })
     await app.register(guarded)
     await app.register(administration)
     await app.register(docsRoutes)
@@ -124,6 +135,17 @@ const limited: FastifyPluginAsync = async (scope) => {
   await scope.register(logoutRoute)
 }
 
+/** OAuth 2. Whoever asks for a token is counted; who asks about one has proved to be a service. */
+const services: FastifyPluginAsync<{ publicClientId: string }> = async (scope, options) => {
+  scope.speakOauth()
+  await scope.register(oauthIntrospectRoute)
+  await scope.register(oauthRevokeRoute)
+  await scope.register(async (counted) => {
+    counted.limitByAddress()
+    await counted.register(oauthTokenRoute, options)
+  })
+}
+
 /** Every route in here needs a live access token. */
 const guarded: FastifyPluginAsync = async (scope) => {
   scope.demandAccessToken()
@@ -138,4 +160,5 @@ const administration: FastifyPluginAsync = async (scope) => {
   scope.demandRoles({ allOf: ['admin'] })
   await scope.register(adminUsersRoutes)
   await scope.register(adminKeysRoutes)
+  await scope.register(adminClientsRoutes)
 }

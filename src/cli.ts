@@ -4,6 +4,7 @@ import './kept-tick.ts'
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import type { FastifyInstance } from 'fastify'
+import { isScopeToken } from './bearer/scopes.ts'
 import { loadConfig, loadDatabaseUrl } from './config.ts'
 import { migratePostgresSchema } from './db/migrate.ts'
 import { Outcome } from './outcomes.ts'
@@ -15,6 +16,11 @@ const usage = `usage: latchkey                     serves; the settings are in t
        latchkey keys rotate         makes the key that signs next
        latchkey keys import FILE    takes a private key (PEM or JWK) for the one that signs next
        latchkey keys remove KID     takes a key back, and with it every token that it signed
+       latchkey clients list        lists the accounts of services
+       latchkey clients create NAME [--scope SCOPE]...
+                                    makes one, and tells its secret this once
+       latchkey clients renew ID    gives it another secret
+       latchkey clients disable ID  closes it, with every token that it was issued
 
        --json                       tells it to a program
        --                           before a KID that begins with a dash
@@ -28,7 +34,7 @@ type Told = string | readonly object[]
 
 interface Command {
   operands: 0 | 1
-  run(operand: string): Promise<Told | undefined>
+  run(operand: string, scopes: readonly string[]): Promise<Told | undefined>
 }
 
 const commands: Record<string, Command> = {
@@ -70,6 +76,41 @@ const commands: Record<string, Command> = {
         return 'removed'
       }),
   },
+  'clients list': {
+    operands: 0,
+    run: () => withService(listClients),
+  },
+  'clients create': {
+    operands: 1,
+    async run(name, scopes) {
+      const wrong = scopes.find((scope) => !isScopeToken(scope))
+      if (wrong !== undefined) throw new Error(`${wrong} is not a scope`)
+      return await withService(async ({ clients }) => [await clients.create({ name, scopes }, by)])
+    },
+  },
+  'clients renew': {
+    operands: 1,
+    run: (id) => withService(async ({ clients }) => [await clients.renewSecret(id, by)]),
+  },
+  'clients disable': {
+    operands: 1,
+    run: (id) =>
+      withService(async ({ clients }) => {
+        await clients.disable(id, by)
+        return 'disabled'
+      }),
+  },
+}
+
+async function listClients({ clients }: FastifyInstance): Promise<Told> {
+  const listed: object[] = []
+  let cursor: string | undefined
+  do {
+    const page = await clients.list(cursor)
+    listed.push(...page.clients)
+    cursor = page.next_cursor
+  } while (cursor !== undefined)
+  return listed
 }
 
 /** In all of the service but its ports. It logs to stderr: stdout is for what was asked. */
@@ -93,15 +134,19 @@ function parse(args: readonly string[]) {
   try {
     const { values, positionals } = parseArgs({
       args: [...args],
-      options: { json: { type: 'boolean', default: false } },
+      options: {
+        json: { type: 'boolean', default: false },
+        scope: { type: 'string', multiple: true, default: [] },
+      },
       allowPositionals: true,
     })
-    const words = positionals[0] === 'keys' ? 2 : 1
+    const words = positionals[0] === 'keys' || positionals[0] === 'clients' ? 2 : 1
     const name = positionals.slice(0, words).join(' ') || 'serve'
     const operands = positionals.slice(words)
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined
     if (command?.operands !== operands.length) return undefined
-    return { name, operand: operands[0] ?? '', json: values.json, run: command.run }
+    if (values.scope.length > 0 && name !== 'clients create') return undefined
+    return { name, operand: operands[0] ?? '', scopes: values.scope, json: values.json, run: command.run }
   } catch {
     return undefined
   }
@@ -119,7 +164,7 @@ if (!asked) {
   process.exitCode = 2
 } else {
   try {
-    const told = await asked.run(asked.operand)
+    const told = await asked.run(asked.operand, asked.scopes)
     if (told !== undefined) process.stdout.write(`${tell(told, asked.json)}\n`)
   } catch (error) {
     process.stderr.write(`latchkey ${asked.name}: ${explain(error)}\n`)

@@ -52,6 +52,8 @@ export type Config = Readonly<{
   }
   /** Undefined with the embedded store: its folder keeps a generated one. */
   keyEncryptionSecret: string | undefined
+  /** How long the secret of a client is good that another one has replaced. */
+  clientSecretOverlapSeconds: number
   passwords: {
     minLength: number
     memoryKib: number
@@ -143,6 +145,11 @@ export function loadConfig(env: Environment): Config {
       brought: secret('SIGNING_KEY'),
     },
     keyEncryptionSecret,
+    clientSecretOverlapSeconds: integer('CLIENT_SECRET_OVERLAP_SECONDS', {
+      default: day,
+      min: 0,
+      max: 90 * day,
+    }),
     passwords: {
       minLength: integer('PASSWORD_MIN_LENGTH', { default: 15, min: 8, max: 64 }),
       memoryKib,

@@ -31,6 +31,7 @@ const numbers: Record<string, string> = {
   CLOCK_TOLERANCE_SECONDS: '2',
   JWKS_MAX_AGE_SECONDS: '60',
   KEY_ROTATION_DAYS: '30',
+  CLIENT_SECRET_OVERLAP_SECONDS: '3600',
   PASSWORD_MIN_LENGTH: '12',
   ARGON2_MEMORY_KIB: '65536',
   ARGON2_PASSES: '3',
@@ -92,6 +93,7 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     jwksMaxAgeSeconds: 300,
     signingKeys: { alg: 'ES256', rotationSeconds: 90 * 86_400, brought: undefined },
     keyEncryptionSecret: undefined,
+    clientSecretOverlapSeconds: 86_400,
     passwords: {
       minLength: 15,
       memoryKib: 19_456,
@@ -153,6 +155,7 @@ t.test('every setting arrives where it belongs', async (t) => {
     jwksMaxAgeSeconds: 60,
     signingKeys: { alg: 'EdDSA', rotationSeconds: 30 * 86_400, brought: 'a private key' },
     keyEncryptionSecret: goodSecret,
+    clientSecretOverlapSeconds: 3600,
     passwords: { minLength: 12, memoryKib: 65_536, passes: 3, parallelism: 2, concurrency: 1, queueMax: 10 },
     limits: {
       address: { max: 20, windowSeconds: 30 },

@@ -111,6 +111,13 @@ function plainOf(example: Example): unknown {
   return name ? document.components.examples[name]?.value : example
 }
 
+/** What a failure of this code is called in the reply: below /oauth2, several share a word. */
+function wordOf({ path }: Operation, code: string): string {
+  const name = path.startsWith('/oauth2/') ? `OauthError.${code}` : code
+  const { value } = document.components.examples[name] as { value: { code?: string; error?: string } }
+  return (value.code ?? value.error) as string
+}
+
 /** What no example can say because a running service hands it out, by the name that a body or a path has for it. */
 type Given = Record<string, string>
 
@@ -128,15 +135,23 @@ function exampleOf(schema: Schema | undefined, given: Given = {}): Record<string
   return Object.fromEntries(members.map(([name, { examples }]) => [name, examples?.[0] ?? given[name]]))
 }
 
-function ask(url: string, { method, path, ...asked }: Operation, asking: Asking = {}): Promise<Reply> {
+function ask(
+  url: string,
+  { method, path, mediaType, ...asked }: Operation,
+  asking: Asking = {},
+): Promise<Reply> {
   const { given = {}, headers, body = exampleOf(asked.body, given) } = asking
+  const write = (value: object) => {
+    const json = JSON.stringify(value)
+    return mediaType === 'application/json' ? json : new URLSearchParams(JSON.parse(json)).toString()
+  }
   return call(
     url,
     path.replace(/\{(\w+)\}/g, (_, name) => `${given[name]}`),
     {
       method,
-      headers: { ...(body !== null && { 'content-type': 'application/json' }), ...headers },
-      ...(body !== null && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+      headers: { ...(body !== null && { 'content-type': mediaType }), ...headers },
+      ...(body !== null && { body: typeof body === 'string' ? body : write(body as object) }),
     },
   )
 }
@@ -158,6 +173,8 @@ function assertSaid(t: Test, { operationId, responses }: Operation, { status, he
 }
 
 const noBody = { body: null }
+const basicOf = ({ client_id, client_secret }: { client_id: string; client_secret: string }) =>
+  basic({ username: client_id, password: client_secret })
 const ada = exampleOf(operation('logIn').body) as unknown as User
 const basic = ({ username, password }: User) => ({
   authorization: `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`,
@@ -175,7 +192,7 @@ const giveRoles = (databaseUrl: string, id: string, roles: string[]) =>
 
 t.test('whoever asks as it says is answered as it says', async (t) => {
   const stores = await postgresAndRedis(t)
-  const { url } = await startInstance(t, { stores })
+  const { app, url } = await startInstance(t, { stores })
   const register = operation('register')
   const registered = await ask(url, register)
   assertSaid(t, register, registered)
@@ -183,7 +200,9 @@ t.test('whoever asks as it says is answered as it says', async (t) => {
   await giveRoles(stores.env.DATABASE_URL as string, registered.body.id, ['admin'])
   const { id } = await registerAndLogIn(url)
 
+  // One that closes its account closes its own last.
   for (const asked of operations.filter((other) => other !== register)) {
+    const service = await app.clients.create({ name: 'x', scopes: ['introspect', 'revoke'] }, 'test')
     const seen = new Set<string>()
     const see = (reply: Reply): Reply => {
       assertSaid(t, asked, reply)
@@ -194,13 +213,16 @@ t.test('whoever asks as it says is answered as it says', async (t) => {
     for (const demand of asked.security.length > 0 ? asked.security : [{}]) {
       const { token, refreshToken, sid } = await logIn(url, ada)
       const { kid = '' } = decodeProtectedHeader(token)
-      const given = { refresh_token: refreshToken, sid, id, kid }
+      const given = { refresh_token: refreshToken, sid, id, kid, token, client_id: service.client_id }
       if ('bearerAuth' in demand) {
         see(await ask(url, asked, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }))
       } else if ('basicAuth' in demand) {
         see(await ask(url, asked, { headers: basic(ada), ...noBody }))
+      } else if ('clientBasic' in demand) {
+        see(await ask(url, asked, { given, headers: basicOf(service) }))
       } else {
-        const { headers } = see(await ask(url, asked, { given }))
+        const { client_secret } = service
+        const { headers } = see(await ask(url, asked, { given: { ...given, client_secret } }))
         const etag = headers.get('etag')
         if (etag) see(await ask(url, asked, { headers: { 'if-none-match': etag } }))
       }
@@ -216,7 +238,7 @@ t.test('every code that it says an operation can fail by is seen from it, and no
   const { env } = await postgresAndRedis(t)
   const stores = { env: { ...env, DATABASE_URL: postgres.url, REDIS_URL: redis.url } }
   const clock = createManualClock()
-  const { url } = await startInstance(t, {
+  const { app, url } = await startInstance(t, {
     stores,
     clock,
     env: { ARGON2_MEMORY_KIB: '16384', ARGON2_CONCURRENCY: '1', ARGON2_QUEUE_MAX: '1' },
@@ -228,8 +250,11 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     const reply = await replying
     if (reply.status < 400) return
     assertSaid(t, asked, reply)
-    seen.get(asked)?.add(reply.body.code)
+    seen.get(asked)?.add(reply.body.code ?? reply.body.error)
   }
+
+  const service = await app.clients.create({ name: 'x', scopes: ['introspect', 'revoke'] }, 'test')
+  const plain = await app.clients.create({ name: 'x', scopes: [] }, 'test')
 
   /** Fresh ones for each operation, for some operations end sessions. */
   async function tokens() {
@@ -240,7 +265,15 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     const nobody = await registerAndLogIn(url)
     await withClient(postgres.url, (client) => client.query('delete from users where id = $1', [nobody.id]))
     const live = await registerAdmin(url, postgres.url)
-    return { expired: expired.token, revoked: revoked.token, nobody: nobody.token, live: live.token }
+    const client = await app.clients.authenticate(plain.client_id, plain.client_secret)
+    const ofService = app.clients.grant(client, undefined, { requestId: '', address: '' }).access_token
+    return {
+      ofService,
+      expired: expired.token,
+      revoked: revoked.token,
+      nobody: nobody.token,
+      live: live.token,
+    }
   }
 
   /** A refresh token whose successor has been used, after the grace. */
@@ -252,7 +285,14 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     return refreshToken
   }
 
-  const given = { id: randomUUID(), sid: randomUUID(), kid: '0'.repeat(43), refresh_token: 'x' }
+  const given = {
+    id: randomUUID(),
+    sid: randomUUID(),
+    client_id: randomUUID(),
+    kid: '0'.repeat(43),
+    refresh_token: 'x',
+    token: 'x',
+  }
   for (const asked of operations) {
     const { method, path, body } = asked
     const { live, ...others } = await tokens()
@@ -295,6 +335,15 @@ t.test('every code that it says an operation can fail by is seen from it, and no
   await withClient(postgres.url, (client) =>
     client.query("update users set roles = '{}' where id <> $1", [last.id]),
   )
+  const grantToken = operation('grantToken')
+  for (const body of [
+    { grant_type: 'client_credentials', scope: 'introspect' },
+    { grant_type: 'password' },
+    { grant_type: 'refresh_token', refresh_token: 'x' },
+  ])
+    await see(grantToken, ask(url, grantToken, { headers: basicOf(plain), body }))
+  for (const asked of [operation('introspectToken'), operation('revokeToken')])
+    await see(asked, ask(url, asked, { given: { token: last.token }, headers: basicOf(plain) }))
   const rotateKeys = operation('rotateKeys')
   const { privateKey: brought } = await generateKeyPair('ES256', { extractable: true })
   const body = { private_key: await exportPKCS8(brought) }
@@ -307,6 +356,8 @@ t.test('every code that it says an operation can fail by is seen from it, and no
   const seeAll = async () => {
     for (const [asked, tokens] of held) {
       await see(asked, ask(url, asked, { given }))
+      if (asked.security.some((demand) => 'clientBasic' in demand))
+        await see(asked, ask(url, asked, { given: { token: 'x' }, headers: basicOf(service) }))
       for (const token of tokens)
         await see(
           asked,
@@ -321,7 +372,8 @@ t.test('every code that it says an operation can fail by is seen from it, and no
   await seeAll()
 
   for (const [asked, codes] of seen) {
-    const documented = codesOf(asked).filter((code) => code !== 'internal_error')
-    t.strictSame([...codes].sort(), documented.sort(), asked.operationId)
+    const documented = new Set(codesOf(asked).map((code) => wordOf(asked, code)))
+    for (const bug of ['internal_error', 'server_error']) documented.delete(bug)
+    t.strictSame([...codes].sort(), [...documented].sort(), asked.operationId)
   }
 })

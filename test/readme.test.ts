@@ -32,7 +32,7 @@ const commandsOf = (title: string) =>
 
 t.test('every command is run by these tests, or by CI, or needs Docker and says so', async (t) => {
   const titles = new Set(blocks.filter(({ language }) => language === 'sh').map(({ title }) => title))
-  t.strictSame([...titles], ['Run it', 'Use it', 'Running it for real', 'Keys'])
+  t.strictSame([...titles], ['Run it', 'Use it', 'Running it for real', 'Services', 'Keys'])
   t.strictSame([...new Set(blocks.map(({ language }) => language))].sort(), ['mermaid', 'sh', 'sql'])
 
   const [start, startWithAdmin, test, ...others] = commandsOf('Run it')
@@ -101,6 +101,15 @@ t.test('it runs for real as it says, and a restored backup is made safe as it sa
   t.match(
     stdout.split('\n').map((line) => line.split('  ')[2] ?? line),
     ['active', 'next', /^\[\{.*"state":"next"/, ''],
+  )
+  const services = await run(
+    'bash',
+    ['-euo', 'pipefail', '-c', settings + commandsOf('Services').join('\n')],
+    { cwd },
+  )
+  t.match(
+    services.stdout,
+    /^\S{36} {2}billing {2}introspect,revoke {2}active {2}\S+Z {2}\S{43}\n\[\{.*"name":"billing"/,
   )
   const second = await serve(t, script.replace('npm run build\n', ''), { cwd })
   t.equal((await getProtected(second.url, token)).body.code, 'token_invalid')

@@ -41,7 +41,7 @@ const isIn = (tail: Tail, token: TokenIdentity) => tail.has(tail.prepare(token))
 const isInIndex = (index: RevocationIndex, token: TokenIdentity) =>
   new Promise<boolean | undefined>((done) => index.has(token, done))
 
-const entriesFor = ({ kid, claims: { jti, sid, sub, ver } }: TokenIdentity): RevocationEntry[] => [
+const entriesFor = ({ kid, claims: { jti, sid = '', sub, ver } }: TokenIdentity): RevocationEntry[] => [
   { scope: 'token', subject: jti, expiresAt: inAnHour() },
   { scope: 'session', subject: sid, expiresAt: inAnHour() },
   { scope: 'generation', subject: `${sub}:${ver}`, expiresAt: inAnHour() },

@@ -6,7 +6,7 @@ import '../../src/kept-tick.ts'
 import fastifyJwt, { type Secret } from '@fastify/jwt'
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
-import type { AccessTokenClaims } from '../../src/bearer/claims.ts'
+import type { PersonClaims } from '../../src/bearer/claims.ts'
 import { TokenHolder } from '../../src/schemas/tokens.ts'
 
 const { PORT, PUBLIC_KEY, REDIS_URL } = process.env
@@ -29,7 +29,7 @@ app.get(
     schema: { response: { 200: TokenHolder } },
   },
   (request, reply) => {
-    const { sub, sid, roles, exp } = request.user as AccessTokenClaims
+    const { sub, sid, roles, exp } = request.user as PersonClaims
     reply.send({ sub, sid, roles: [...roles], exp })
   },
 )

@@ -22,6 +22,9 @@ export type AuditEvent =
   | { event: 'refresh_token.reused'; sub: string; sid: string }
   | { event: 'account.roles_changed'; sub: string; roles: readonly string[]; by: string }
   | { event: 'account.first_admin'; sub: string }
+  | { event: 'client.created'; client: string; scopes: readonly string[]; by: string }
+  | { event: 'client.secret_renewed' | 'client.disabled'; client: string; by: string }
+  | { event: 'client.token_issued'; client: string; scopes: readonly string[] }
   /** `by` is absent for a step that was due. */
   | { event: 'signing_key.next' | 'signing_key.active' | 'signing_key.removed'; kid: string; by?: string }
 

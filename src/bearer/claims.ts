@@ -1,12 +1,14 @@
+import { parseScope } from './scopes.ts'
+
 /**
  * What an access token says (RFC 9068). A signature proves who wrote a token, not that every claim has the
  * type that the reader expects: `exp: 1e999`, an empty `jti` or a `sub` that is a list all sign well. So each
  * claim's shape is checked here, after the signature, and whatever is not exactly right is refused.
  */
-export interface AccessTokenClaims {
+interface CommonClaims {
   iss: string
   aud: string
-  /** The account (a UUID). */
+  /** The account, or the client (a UUID). */
   sub: string
   client_id: string
   /** Seconds since the epoch, as are `exp` and `auth_time`. */
@@ -14,10 +16,13 @@ export interface AccessTokenClaims {
   exp: number
   /** This token (a UUID). */
   jti: string
+  /** The generation of the account or client under which it was issued, from 1. */
+  ver: number
+}
+
+export interface PersonClaims extends CommonClaims {
   /** The session it belongs to (a UUID). */
   sid: string
-  /** The generation of the account under which it was issued, from 1. */
-  ver: number
   roles: readonly string[]
   auth_time: number
   /** How the person proved who they are (RFC 8176). */
@@ -25,22 +30,36 @@ export interface AccessTokenClaims {
   acr: string
 }
 
+/** Of a service, which is its own client. */
+export interface ServiceClaims extends CommonClaims {
+  /** What it may do, with spaces between (RFC 6749 §3.3). */
+  scope: string
+}
+
+export type AccessTokenClaims = PersonClaims | ServiceClaims
+
+export const isOfPerson = (claims: AccessTokenClaims): claims is PersonClaims => 'sid' in claims
+
 /** A token whose signature and claims hold, with the key that signed it. Whether it was taken back is another question. */
-export interface AccessToken {
+export interface AccessToken<Claims = AccessTokenClaims> {
   kid: string
-  claims: AccessTokenClaims
+  claims: Claims
 }
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 
 const isText = (value: unknown) => typeof value === 'string' && value !== ''
-const isId = (value: unknown) => typeof value === 'string' && uuid.test(value)
+export const isId = (value: unknown): value is string => typeof value === 'string' && uuid.test(value)
 const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) > 0
 /** A revocation outlives what it refuses, so its end must still be a date that Postgres and JavaScript can write. */
 const isMoment = (value: unknown) => isCount(value) && (value as number) < 100_000_000_000
 const isTexts = (value: unknown) => Array.isArray(value) && value.every(isText)
+const isScope = (value: unknown) =>
+  typeof value === 'string' && (value === '' || parseScope(value) !== undefined)
 
-const shapes: Record<keyof AccessTokenClaims, (value: unknown) => boolean> = {
+type Shapes<Claims> = Record<keyof Claims, (value: unknown) => boolean>
+
+const shapesOfAll: Shapes<CommonClaims> = {
   iss: isText,
   aud: isText,
   sub: isId,
@@ -48,20 +67,27 @@ const shapes: Record<keyof AccessTokenClaims, (value: unknown) => boolean> = {
   iat: isMoment,
   exp: isMoment,
   jti: isId,
-  sid: isId,
   ver: isCount,
+}
+const shapesOfPerson: Shapes<PersonClaims> = {
+  ...shapesOfAll,
+  sid: isId,
   roles: isTexts,
   auth_time: isMoment,
   amr: isTexts,
   acr: isText,
 }
+const shapesOfService: Shapes<ServiceClaims> = { ...shapesOfAll, scope: isScope }
 
 /** The name of the first claim of a decoded payload that is missing or misshapen, or undefined if all are well. */
 export function misshapenClaim(payload: Record<string, unknown>): string | undefined {
+  const isService = 'scope' in payload && payload.sub === payload.client_id
+  const shapes: Record<string, (value: unknown) => boolean> = isService ? shapesOfService : shapesOfPerson
   for (const name in shapes) {
-    if (!shapes[name as keyof AccessTokenClaims](payload[name])) return name
+    if (!shapes[name]?.(payload[name])) return name
   }
-  return undefined
+  // What says both would be taken for the one by some and for the other by others.
+  return isService && 'sid' in payload ? 'sid' : undefined
 }
 
 /** Whether a token's life is over (RFC 7519 §4.1.4). `now` is in seconds since the epoch, `tolerance` in seconds. */

@@ -141,3 +141,33 @@ export const signingKeys = pgTable(
     uniqueIndex('one_next_key').on(table.state).where(sql`${table.state} = 'next'`),
   ],
 )
+
+/** Services that ask for themselves. */
+export const clients = pgTable('clients', {
+  /** Its `client_id`, and the `sub` of its tokens. */
+  id: uuid().primaryKey(),
+  name: text().notNull(),
+  scopes: text().array().notNull(),
+  /** As of users: steps by one when everything issued before must die. */
+  generation: integer().notNull().default(1),
+  status: text({ enum: ['active', 'disabled'] })
+    .notNull()
+    .default('active'),
+  createdAt: moment('created_at').notNull(),
+})
+
+/** Two for a while, when a client is given another one. */
+export const clientSecrets = pgTable(
+  'client_secrets',
+  {
+    /** SHA-256 of the secret: whoever reads this table can present nothing. */
+    hash: bytea().primaryKey(),
+    clientId: uuid('client_id')
+      .notNull()
+      .references(() => clients.id, { onDelete: 'cascade' }),
+    createdAt: moment('created_at').notNull(),
+    /** None for the newest one. */
+    expiresAt: moment('expires_at'),
+  },
+  (table) => [index().on(table.clientId)],
+)

@@ -3,7 +3,13 @@ import { promisify } from 'node:util'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { authorizationOf, presentedToken } from '../bearer/authorization-header.ts'
-import { type AccessToken, isExpired, isFromTheFuture } from '../bearer/claims.ts'
+import {
+  type AccessToken,
+  isExpired,
+  isFromTheFuture,
+  isOfPerson,
+  type PersonClaims,
+} from '../bearer/claims.ts'
 import type { Config } from '../config.ts'
 import { inSeconds } from '../db/clock.ts'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
@@ -11,16 +17,22 @@ import type { InspectedToken } from './token-inspection.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Guards every route of the scope it is called on: lets through live tokens only, by the Bearer table of the README. */
+    /** Guards every route of the scope it is called on: lets through live tokens of people only, by the Bearer table of the README. */
     demandAccessToken(this: FastifyInstance): void
     /** The same for one request, where it depends on the request. */
     authenticate(request: FastifyRequest): Promise<void>
+    /**
+     * For a token that somebody who is known asks about: whether it is live, whosever it is.
+     *
+     * @throws Outcome as a guard would
+     */
+    examineToken(request: FastifyRequest, token: string): Promise<AccessToken>
     /** For what ends a session: a token that was ours is enough, expired or revoked. */
     recognise(request: FastifyRequest): Promise<void>
   }
   interface FastifyRequest {
     /** Behind a guard: the token that was let through. */
-    accessToken: AccessToken
+    accessToken: AccessToken<PersonClaims>
   }
 }
 
@@ -36,6 +48,7 @@ const refusals: OutcomeCode[] = [
   'token_revoked',
   'revocation_unknown',
   'rate_limited',
+  'forbidden',
 ]
 
 export interface AuthenticationOptions {
@@ -44,7 +57,7 @@ export interface AuthenticationOptions {
 
 export default fp(
   async function authentication(app: FastifyInstance, { config }: AuthenticationOptions) {
-    const { clock, inspectToken, recallToken } = app
+    const { clock, inspectToken, recallToken, forgeryBudget } = app
     const { check } = app.revocation
 
     // Without a guard there is no token, and reading one throws rather than answering for nobody.
@@ -55,21 +68,53 @@ export default fp(
       return typeof authorization === 'string' ? recallToken(authorization) : undefined
     }
 
+    /** Whoever sends it is nobody yet, so what does not verify is counted. */
     async function inspect(request: FastifyRequest): Promise<InspectedToken> {
       const presented = presentedToken(request.raw.rawHeaders)
       if ('failure' in presented) throw new Outcome(presented.failure)
       // Remembered as it is usually spaced: no other way to write it takes more memory, or another signature check.
       const usual = `Bearer ${presented.token}`
-      return recallToken(usual) ?? (await inspectToken(request, presented.token, usual))
+      const known = recallToken(usual)
+      if (known) return known
+      await forgeryBudget.assertLeft(request)
+      try {
+        return await inspectToken(request, presented.token, usual)
+      } catch (error) {
+        // What names no key of ours has cost no signature check.
+        const wasChecked = request.verifiedWith !== undefined
+        if (wasChecked && error instanceof Outcome && error.code === 'token_invalid')
+          await forgeryBudget.spend(request)
+        throw error
+      }
     }
 
     const isEarly = ({ claims }: InspectedToken, now: number) =>
       isFromTheFuture(claims, now, config.clockToleranceSeconds)
 
+    /** Whether it is live, now. */
+    function judge(token: InspectedToken, done: Done): void {
+      const now = inSeconds(clock)
+      if (isEarly(token, now)) done(tooEarly())
+      else if (isExpired(token.claims, now, config.clockToleranceSeconds)) done(new Outcome('token_expired'))
+      else
+        check(token, (verdict) => {
+          if (verdict === 'live') done()
+          else done(new Outcome(verdict === 'revoked' ? 'token_revoked' : 'revocation_unknown'))
+        })
+    }
+    const judged = promisify(judge)
+
+    app.decorate('examineToken', async (request, token) => {
+      const inspected = recallToken(token) ?? (await inspectToken(request, token, token))
+      await judged(inspected)
+      return inspected
+    })
+
     app.decorate('recognise', async (request) => {
       const token = recall(request) ?? (await inspect(request))
       if (isEarly(token, inSeconds(clock))) throw tooEarly()
-      request.accessToken = token
+      if (!isOfPerson(token.claims)) throw new Outcome('forbidden')
+      request.accessToken = token as AccessToken<PersonClaims>
     })
 
     function authenticate(request: FastifyRequest, done: Done): void {
@@ -84,16 +129,15 @@ export default fp(
     }
 
     function admit(request: FastifyRequest, token: InspectedToken, done: Done): void {
-      const now = inSeconds(clock)
-      if (isEarly(token, now)) done(tooEarly())
-      else if (isExpired(token.claims, now, config.clockToleranceSeconds)) done(new Outcome('token_expired'))
-      else
-        check(token, (verdict) => {
-          if (verdict === 'live') {
-            request.accessToken = token
-            done()
-          } else done(new Outcome(verdict === 'revoked' ? 'token_revoked' : 'revocation_unknown'))
-        })
+      const { claims } = token
+      judge(token, (refusal) => {
+        if (refusal) done(refusal)
+        else if (!isOfPerson(claims)) done(new Outcome('forbidden'))
+        else {
+          request.accessToken = token as AccessToken<PersonClaims>
+          done()
+        }
+      })
     }
     app.decorate('authenticate', promisify(authenticate))
 
@@ -102,5 +146,5 @@ export default fp(
       this.describeRoutes({ security: [{ bearerAuth: [] }], failures: refusals })
     })
   },
-  { name: 'authentication', dependencies: ['clock', 'openapi', 'revocation', 'token-inspection'] },
+  { name: 'authentication', dependencies: ['clock', 'limits', 'openapi', 'revocation', 'token-inspection'] },
 )

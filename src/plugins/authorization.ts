@@ -20,7 +20,6 @@ export default fp(
       this.addHook('onRequest', async ({ accessToken }) => {
         if (!meetsDemand(accessToken.claims.roles, demand)) throw new Outcome('forbidden')
       })
-      this.describeRoutes({ failures: ['forbidden'] })
     })
   },
   { name: 'authorization', dependencies: ['authentication', 'openapi'] },

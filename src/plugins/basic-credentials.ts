@@ -16,18 +16,34 @@ export default fp(
     app.decorate('acceptBasicCredentials', async (request: FastifyRequest) => {
       const authorization = authorizationOf(request.raw.rawHeaders)
       if (authorization === ambiguous) throw malformed('Send one Authorization header.')
-      const [scheme, credentials, ...more] = (authorization ?? '').split(/ +/)
-      if (scheme?.toLowerCase() !== 'basic') return
+      const credentials = parseBasicCredentials(authorization ?? '')
+      if (!credentials) return
       if (request.body !== undefined)
         throw malformed('Send credentials in the header or in the body, not in both.')
-      if (credentials === undefined || more.length > 0) throw malformed()
-      request.body = parse(credentials)
+      request.body = credentials
     })
   },
   { name: 'basic-credentials' },
 )
 
-function parse(credentials: string): { username: string; password: string } {
+interface Credentials {
+  username: string
+  password: string
+}
+
+/**
+ * @param authorization the value of the header
+ * @returns undefined for another scheme
+ * @throws Outcome `invalid_request`
+ */
+export function parseBasicCredentials(authorization: string): Credentials | undefined {
+  const [scheme, credentials, ...more] = authorization.split(/ +/)
+  if (scheme?.toLowerCase() !== 'basic') return undefined
+  if (credentials === undefined || more.length > 0) throw malformed()
+  return parse(credentials)
+}
+
+function parse(credentials: string): Credentials {
   const bytes = Buffer.from(credentials, 'base64')
   // Node skips what is not base64; a header that was mangled on its way must not become another password.
   if (bytes.toString('base64').replace(/=+$/, '') !== credentials.replace(/=+$/, '')) throw malformed()

@@ -45,6 +45,7 @@ const tags = [
   { name: 'Sessions', description: 'How long somebody stays.' },
   { name: 'Administration', description: 'For admins.' },
   { name: 'Tokens', description: 'What an access token is good for, and how others validate it.' },
+  { name: 'OAuth', description: 'For services, by the standards.' },
   { name: 'Health', description: 'For whoever watches over the service.' },
 ]
 
@@ -56,6 +57,11 @@ const securitySchemes = {
     description: 'An `access_token` of a login.',
   },
   basicAuth: { type: 'http', scheme: 'basic', description: 'Username and password, in UTF-8 (RFC 7617).' },
+  clientBasic: {
+    type: 'http',
+    scheme: 'basic',
+    description: '`client_id` and `client_secret` (RFC 6749 §2.3.1).',
+  },
 } as const
 
 export interface OpenapiOptions {
@@ -95,7 +101,7 @@ export default fp(
         const { paths, components: given, ...head } = (document as { openapiObject: Document }).openapiObject
         for (const operation of Object.values(paths).flatMap((path) => Object.values(path))) {
           const route = routes.get(operation.operationId) as RouteOptions
-          Object.assign(operation.responses, responsesOf(failuresOf(route)))
+          Object.assign(operation.responses, responsesOf(failuresOf(route), route.config?.failsAs))
           if (operation.requestBody) operation.requestBody.required = !mayHaveNoBody(route.schema)
         }
         return { ...head, paths, components: { ...given, ...components } }

@@ -41,7 +41,7 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   },
   forbidden: {
     status: 403,
-    detail: 'This access token does not have the role that this needs.',
+    detail: 'This access token is not of somebody who may do that.',
     challenge: 'insufficient_scope',
   },
   not_found: { status: 404, detail: 'There is nothing here.' },
@@ -57,6 +57,9 @@ export const presentations: Record<OutcomeCode, Presentation> = {
     detail: 'A key waits to be the next already: it signs from its `active_from` on.',
   },
   key_known: { status: 409, detail: 'This key is here, or was removed.' },
+  invalid_client: { status: 401, detail: 'No client has this id and this secret.' },
+  invalid_scope: { status: 400, detail: 'This client may not have all of these scopes.' },
+  unsupported_grant_type: { status: 400, detail: 'The grants are client_credentials and refresh_token.' },
   payload_too_large: { status: 413, detail: 'A body may be at most 16 kB.' },
   unsupported_media_type: { status: 415, detail: 'Bodies are sent as application/json.' },
   expectation_failed: { status: 417, detail: 'The only expectation met here is 100-continue.' },

@@ -1,13 +1,51 @@
-/** What the document says of failures, made from problem-details. What many operations share stands there once. */
+/** What the document says of failures, in either of their forms. What many operations share stands there once. */
 import { STATUS_CODES } from 'node:http'
+import type { TSchema } from 'typebox'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
+import { OauthError, oauthErrorHeadersOf, oauthErrorOf, oauthStatusOf } from './oauth-errors.ts'
 import { Problem, presentations, problemHeadersOf, problemMediaType, problemOf } from './problem-details.ts'
 
 type Reference = { $ref: string }
 
+/** How failures look to those who ask in one way. */
+interface Form {
+  mediaType: string
+  /** The name of its schema. */
+  name: string
+  schema: TSchema
+  /** The member by which programs decide. */
+  member: string
+  bodyOf(outcome: Outcome): Record<string, unknown>
+  headersOf(outcome: Outcome): Record<string, string>
+  statusOf(outcome: Outcome): number
+}
+
+const exampleId = '5f0c7d0e-5d0b-4e0a-9a43-1c1f2d8f8a3b'
+
+const forms = {
+  problem: {
+    mediaType: problemMediaType,
+    name: 'Problem',
+    schema: Problem,
+    member: 'code',
+    bodyOf: (outcome) => problemOf(outcome, exampleId),
+    headersOf: problemHeadersOf,
+    statusOf: ({ code }) => presentations[code].status,
+  },
+  oauth: {
+    mediaType: 'application/json',
+    name: 'OauthError',
+    schema: OauthError,
+    member: 'error',
+    bodyOf: oauthErrorOf,
+    headersOf: oauthErrorHeadersOf,
+    statusOf: oauthStatusOf,
+  },
+} satisfies Record<string, Form>
+
 export interface ProblemResponses {
   /** One response for each status that these codes have. */
-  responsesOf(codes: Iterable<OutcomeCode>): Record<string, Reference>
+  responsesOf(codes: Iterable<OutcomeCode>, form?: keyof typeof forms): Record<string, Reference>
   /** What those responses refer to; they add to it. */
   components: Record<'schemas' | 'headers' | 'responses' | 'examples', Record<string, object>>
 }
@@ -19,31 +57,34 @@ const headers = {
   },
   'Retry-After': { description: 'Seconds to wait.', schema: { type: 'integer' } },
 }
-const exampleId = '5f0c7d0e-5d0b-4e0a-9a43-1c1f2d8f8a3b'
 
 export function createProblemResponses(): ProblemResponses {
   const components: ProblemResponses['components'] = {
-    schemas: { Problem },
+    schemas: { Problem, OauthError },
     headers,
     responses: {},
     examples: {},
   }
 
   /** Its name says which codes it can have. */
-  function responseOf(status: string, codes: OutcomeCode[]): Reference {
-    const name = codes.join('.')
+  function responseOf(status: string, codes: OutcomeCode[], form: Form): Reference {
+    const called = (name: string) => (form === forms.problem ? name : `${form.name}.${name}`)
+    const name = called(codes.join('.'))
     const outcomes = codes.map((code) => new Outcome(code))
     for (const outcome of outcomes) {
-      components.examples[outcome.code] = { value: problemOf(outcome, exampleId) }
+      components.examples[called(outcome.code)] = { value: form.bodyOf(outcome) }
     }
-    const names = outcomes.flatMap((outcome) => Object.keys(problemHeadersOf(outcome)))
+    const names = outcomes.flatMap((outcome) => Object.keys(form.headersOf(outcome)))
+    const told = [...new Set(outcomes.map((outcome) => form.bodyOf(outcome)[form.member]))]
     components.responses[name] = {
-      description: `${STATUS_CODES[status]}: ${codes.map((code) => `\`${code}\``).join(', ')}.`,
+      description: `${STATUS_CODES[status]}: ${told.map((word) => `\`${word}\``).join(', ')}.`,
       ...(names.length > 0 && { headers: references('headers', names) }),
       content: {
-        [problemMediaType]: {
-          schema: { allOf: [reference('schemas', 'Problem'), { properties: { code: { enum: codes } } }] },
-          examples: references('examples', codes),
+        [form.mediaType]: {
+          schema: {
+            allOf: [reference('schemas', form.name), { properties: { [form.member]: { enum: told } } }],
+          },
+          examples: references('examples', codes, called),
         },
       },
     }
@@ -52,14 +93,15 @@ export function createProblemResponses(): ProblemResponses {
 
   return {
     components,
-    responsesOf(codes) {
+    responsesOf(codes, name = 'problem') {
+      const form: Form = forms[name]
       const byStatus: Record<string, OutcomeCode[]> = {}
       for (const code of codes) {
-        const { status } = presentations[code]
+        const status = form.statusOf(new Outcome(code))
         byStatus[status] = [...(byStatus[status] ?? []), code]
       }
       return Object.fromEntries(
-        Object.entries(byStatus).map(([status, codes]) => [status, responseOf(status, codes)]),
+        Object.entries(byStatus).map(([status, codes]) => [status, responseOf(status, codes, form)]),
       )
     },
   }
@@ -69,5 +111,8 @@ const reference = (kind: keyof ProblemResponses['components'], name: string): Re
   $ref: `#/components/${kind}/${name}`,
 })
 
-const references = (kind: keyof ProblemResponses['components'], names: string[]): Record<string, Reference> =>
-  Object.fromEntries(names.map((name) => [name, reference(kind, name)]))
+const references = (
+  kind: keyof ProblemResponses['components'],
+  names: string[],
+  called = (name: string) => name,
+): Record<string, Reference> => Object.fromEntries(names.map((name) => [name, reference(kind, called(name))]))

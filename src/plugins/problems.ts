@@ -43,21 +43,30 @@ export default fp(
 
 /** For Fastify, which also calls it where it fails before there is a route. */
 export function replyWithProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
-  const outcome = outcomeOf(error)
-  const { code, reason } = outcome
-  const { status } = presentations[code]
-  const { id: reqId, method, routeOptions } = request
-  const refusal = { reqId, code, reason, status, method, route: routeOptions.url }
-  const { log } = request.server
-  if (status >= 500) log.error({ ...refusal, err: outcome.cause ?? error }, 'request failed')
-  else log.info(refusal, 'request refused')
-
+  const outcome = reportOutcome(error, request, statusOf)
   reply
-    .code(status)
+    .code(statusOf(outcome))
     .headers(problemHeadersOf(outcome))
     .type(problemMediaType)
     .header('cache-control', 'no-store')
     .send(JSON.stringify(problemOf(outcome, request.id)))
+}
+
+const statusOf = ({ code }: Outcome): number => presentations[code].status
+
+/** Logs how a request failed. @returns the outcome that an error is */
+export function reportOutcome(
+  error: unknown,
+  { id: reqId, method, routeOptions, server }: FastifyRequest,
+  statusOf: (outcome: Outcome) => number,
+): Outcome {
+  const outcome = outcomeOf(error)
+  const { code, reason } = outcome
+  const status = statusOf(outcome)
+  const refusal = { reqId, code, reason, status, method, route: routeOptions.url }
+  if (status >= 500) server.log.error({ ...refusal, err: outcome.cause ?? error }, 'request failed')
+  else server.log.info(refusal, 'request refused')
+  return outcome
 }
 
 /** For Node, where what came is not a request: it has a socket, and Fastify knows nothing of it. */

@@ -18,11 +18,19 @@ export interface RevocationEntry {
 /** What of a token is looked up. */
 export interface TokenIdentity {
   kid: string
-  claims: Pick<AccessTokenClaims, 'jti' | 'sid' | 'sub' | 'ver'>
+  /** A service has no session: its `sub` stands for it, which is the id of none. */
+  claims: Pick<AccessTokenClaims, 'jti' | 'sub' | 'ver'> & { sid?: string }
 }
 
 /** Entries outlive what they refuse by this much, so that no difference between clocks revives it. */
 export const marginSeconds = 300
+
+/** @param exp of the token */
+export const tokenEntry = (jti: string, exp: number): RevocationEntry => ({
+  scope: 'token',
+  subject: jti,
+  expiresAt: exp + marginSeconds,
+})
 
 /** @param lastExp the greatest `exp` of any access token issued under the session */
 export const sessionEntry = (sid: string, lastExp: number): RevocationEntry => ({

@@ -150,7 +150,7 @@ export function createRedisIndex({
       }
     },
 
-    has({ kid, claims: { jti, sid, sub, ver } }, done) {
+    has({ kid, claims: { jti, sub, sid = sub, ver } }, done) {
       if (!known) {
         done(undefined)
         return

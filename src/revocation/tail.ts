@@ -180,7 +180,7 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       clearTimeout(timer)
     },
     prepare({ kid, claims }) {
-      const { jti, sid, sub, ver } = claims
+      const { jti, sub, sid = sub, ver }: TokenIdentity['claims'] = claims
       const written = new Uint32Array(3 * idWords)
       writeId(jti, 0, written, 0)
       writeId(sid, 0, written, idWords)

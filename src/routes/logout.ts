@@ -29,6 +29,7 @@ export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
           'token_invalid',
           'token_expired',
           'token_revoked',
+          'forbidden',
           'refresh_token_invalid',
           'revocation_unknown',
           'unavailable',

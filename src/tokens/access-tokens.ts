@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { AccessTokenClaims } from '../bearer/claims.ts'
+import type { PersonClaims, ServiceClaims } from '../bearer/claims.ts'
 import type { SigningKeys } from './signing-keys.ts'
 
 /** What a session says about its owner and about how they came in. All times in seconds since the epoch. */
@@ -16,6 +16,14 @@ export interface AccessTokenSubject {
   notAfter: number
 }
 
+/** A service, as its client account says of it. `iat` is in seconds since the epoch. */
+export interface ServiceTokenSubject {
+  clientId: string
+  ver: number
+  scopes: readonly string[]
+  iat: number
+}
+
 export interface IssuedToken {
   token: string
   /** Seconds from `iat`. */
@@ -25,6 +33,8 @@ export interface IssuedToken {
 export interface AccessTokens {
   /** Issues a token (RFC 9068). */
   issue(subject: AccessTokenSubject): IssuedToken
+  /** Issues a token to a service, for itself. */
+  issueToService(subject: ServiceTokenSubject): IssuedToken
   /** The `exp` of a token issued at a moment, were its session endless. In seconds since the epoch. */
   latestExpiry(iat: number): number
 }
@@ -45,7 +55,7 @@ export function createAccessTokens(options: AccessTokensOptions): AccessTokens {
 
     issue({ sub, sid, ver, roles, authTime, amr, acr, iat, notAfter }) {
       const exp = Math.min(iat + ttlSeconds, notAfter)
-      const claims: AccessTokenClaims = {
+      const claims: PersonClaims = {
         iss: issuer,
         aud: audience,
         sub,
@@ -61,6 +71,21 @@ export function createAccessTokens(options: AccessTokensOptions): AccessTokens {
         acr,
       }
       return { token: keys.sign(claims), expiresIn: exp - iat }
+    },
+
+    issueToService({ clientId, ver, scopes, iat }) {
+      const claims: ServiceClaims = {
+        iss: issuer,
+        aud: audience,
+        sub: clientId,
+        client_id: clientId,
+        iat,
+        exp: iat + ttlSeconds,
+        jti: randomUUID(),
+        ver,
+        scope: scopes.join(' '),
+      }
+      return { token: keys.sign(claims), expiresIn: ttlSeconds }
     },
   }
 }
