@@ -273,6 +273,17 @@ for (const storesOf of [postgresAndRedis, embedded]) {
             t.strictSame([reply.status, reply.body], [200, inactive], name)
         }
       }
+      // As when a database was set back to a backup from before the logout.
+      const forgotten = await registerAndLogIn(a.url)
+      const expiresAt = Math.floor(clock.now() / 1000) + 3600
+      const entries = [{ scope: 'session' as const, subject: forgotten.sid, expiresAt }]
+      await a.app.revocation.revoke({ entries, reason: 'test' })
+      t.strictSame(
+        (await introspect(b.url, gateway, forgotten.refreshToken)).body,
+        inactive,
+        'whose end was forgotten',
+      )
+
       clock.advance(906)
       t.strictSame((await introspect(a.url, gateway, user.token)).body, inactive, 'an expired one')
 
