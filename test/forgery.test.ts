@@ -1249,6 +1249,19 @@ t.test('the token of a key that was removed is nothing any more', async (t) => {
   t.equal((await getProtected((await registerAndLogIn(url)).token, url)).status, 200, 'there is a new key')
 })
 
+t.test('misshapenClaim takes a service for one only by its own claims', async (t) => {
+  const id = randomUUID()
+  const { iss, aud, iat, exp, jti, ver } = JSON.parse(write(claims)) as Record<string, unknown>
+  const good = { iss, aud, iat, exp, jti, ver, sub: id, client_id: id, scope: 'read write' }
+  t.equal(misshapenClaim(good), undefined)
+  t.equal(misshapenClaim({ ...good, scope: '' }), undefined)
+  for (const scope of [' ', 'read ', 'a  b', 'a\nb', 'a,b', ['read'], null, 1])
+    t.equal(misshapenClaim({ ...good, scope }), 'scope', JSON.stringify(scope))
+  t.equal(misshapenClaim({ ...good, sid: randomUUID() }), 'sid', 'nobody is both')
+  t.equal(misshapenClaim({ ...good, client_id: 'latchkey' }), 'sid', 'an app is not a service')
+  t.equal(misshapenClaim({ ...good, sub: 'x', client_id: 'x' }), 'sub')
+})
+
 t.test('misshapenClaim names the claim that is wrong', async (t) => {
   const good = JSON.parse(write(claims)) as Record<string, unknown>
   t.equal(misshapenClaim(good), undefined)

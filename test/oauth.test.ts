@@ -163,7 +163,10 @@ for (const storesOf of [postgresAndRedis, embedded]) {
         'what nobody knows, and what is empty',
       )
 
-      const wrong = { client_id, client_secret: `${client_secret.slice(0, -1)}A` }
+      const wrong = {
+        client_id,
+        client_secret: client_secret.replace(/^./, (first) => (first === 'A' ? 'B' : 'A')),
+      }
       const nobody = { client_id: randomUUID(), client_secret }
       const refused: Record<string, [Form, Record<string, string>?]> = {
         nothing: [[type]],

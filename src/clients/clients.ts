@@ -152,7 +152,6 @@ export function createClients(options: ClientsOptions): Clients {
             .update(clients)
             .set({ status: 'disabled', generation: client.generation + 1 })
             .where(eq(clients.id, client.id))
-          await tx.delete(clientSecrets).where(eq(clientSecrets.clientId, client.id))
           return [generationEntry(client.id, client.generation, accessTokens.latestExpiry(inSeconds(clock)))]
         },
       })
