@@ -21,7 +21,7 @@ const mayImport: Record<string, readonly string[]> = {
   'compound-settings': ['settings', 'redis-address'],
   config: ['bearer', 'settings', 'compound-settings', 'redis-address'],
   plugins: [...areas, ...leaves, 'plugins', 'config'],
-  schemas: ['schemas'],
+  schemas: ['schemas', 'bearer'],
   routes: ['schemas', 'outcomes'],
   app: ['plugins', 'routes', 'config'],
   workers: ['plugins', 'config'],

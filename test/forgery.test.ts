@@ -336,6 +336,15 @@ const wrongText = [...wrongForAll, ...texts('0 1 1e999 ["latchkey"] [""] {"$ne":
 const wrongTexts = texts(
   '0 1 "admin" [1] [null] ["user",null] [""] [["admin"]] [{}] {"0":"admin","length":1}',
 )
+/** What would split a list of them, or a header with one. */
+const wrongRoles = [
+  ...texts(
+    '["user,admin"] ["Admin"] ["1a"] ["-a"] ["user;admin"] ["admin\\n"] ["a\\r\\nx:y"] ["\\u0430dmin"]',
+  ),
+  '["user admin"]',
+  '["user"," admin"]',
+  `["${'a'.repeat(65)}"]`,
+]
 const wrongId = [
   ...wrongForAll,
   ...texts(
@@ -367,7 +376,7 @@ const wrongClaims: Record<string, (string | undefined)[]> = {
   exp: wrongMoment,
   ver: wrongCount,
   auth_time: wrongCount,
-  roles: [...wrongForAll.filter((text) => text !== '[]'), ...wrongTexts],
+  roles: [...wrongForAll.filter((text) => text !== '[]'), ...wrongTexts, ...wrongRoles],
   amr: [...wrongForAll.filter((text) => text !== '[]'), ...wrongTexts],
 }
 

@@ -1,10 +1,11 @@
-import { parseScope } from './scopes.ts'
-
 /**
  * What an access token says (RFC 9068). A signature proves who wrote a token, not that every claim has the
  * type that the reader expects: `exp: 1e999`, an empty `jti` or a `sub` that is a list all sign well. So each
  * claim's shape is checked here, after the signature, and whatever is not exactly right is refused.
  */
+import { rolePattern } from './roles.ts'
+import { parseScope } from './scopes.ts'
+
 interface CommonClaims {
   iss: string
   aud: string
@@ -56,6 +57,8 @@ const isMoment = (value: unknown) => isCount(value) && (value as number) < 100_0
 const isTexts = (value: unknown) => Array.isArray(value) && value.every(isText)
 const isScope = (value: unknown) =>
   typeof value === 'string' && (value === '' || parseScope(value) !== undefined)
+const role = new RegExp(rolePattern)
+const isRoles = (value: unknown) => isTexts(value) && (value as string[]).every((text) => role.test(text))
 
 type Shapes<Claims> = Record<keyof Claims, (value: unknown) => boolean>
 
@@ -72,7 +75,7 @@ const shapesOfAll: Shapes<CommonClaims> = {
 const shapesOfPerson: Shapes<PersonClaims> = {
   ...shapesOfAll,
   sid: isId,
-  roles: isTexts,
+  roles: isRoles,
   auth_time: isMoment,
   amr: isTexts,
   acr: isText,

@@ -1,4 +1,5 @@
 import { Type } from 'typebox'
+import { rolePattern } from '../bearer/roles.ts'
 import { Id } from './id.ts'
 
 // Only the shape is said here. What a good username or password is, the accounts know: it depends on the settings.
@@ -25,8 +26,7 @@ export const Account = Type.Object(
   { $id: 'Account', description: 'An account, as its owner sees it.' },
 )
 
-/** A grammar that no header or list can be split by. */
-const role = Type.String({ pattern: '^[a-z][a-z0-9:._-]{0,63}$' })
+const role = Type.String({ pattern: rolePattern })
 
 export const ManagedAccount = Type.Object(
   {
