@@ -34,6 +34,7 @@ import { adminClientsRoutes } from './routes/admin-clients.ts'
 import { adminKeysRoutes } from './routes/admin-keys.ts'
 import { adminUsersRoutes } from './routes/admin-users.ts'
 import { docsRoutes } from './routes/docs.ts'
+import { forwardAuthRoutes } from './routes/forward-auth.ts'
 import { healthRoutes } from './routes/health.ts'
 import { jwksRoute } from './routes/jwks.ts'
 import { loginRoute } from './routes/login.ts'
@@ -152,6 +153,7 @@ const guarded: FastifyPluginAsync = async (scope) => {
   await scope.register(protectedRoute)
   await scope.register(meRoute)
   await scope.register(sessionsRoutes)
+  await scope.register(forwardAuthRoutes)
 }
 
 /** And in here, one of an admin. */

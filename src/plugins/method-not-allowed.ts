@@ -28,10 +28,12 @@ export default fp(
         // The router is asked, for a hook is not told of everything that it has: not of the slash behind a prefix.
         const has = (method: string) => app.hasRoute({ url, method: method as HTTPMethods })
         const allow = app.supportedMethods.filter(has).join(', ')
+        const others = app.supportedMethods.filter((method) => !has(method)) as HTTPMethods[]
+        if (others.length === 0) continue
         app.route({
           url,
           schema: { hide: true },
-          method: app.supportedMethods.filter((method) => !has(method)) as HTTPMethods[],
+          method: others,
           onRequest: (_request, reply, done) => {
             reply.header('allow', allow)
             done(new Outcome('method_not_allowed'))

@@ -9,6 +9,7 @@ import fp from 'fastify-plugin'
 import { Check } from 'typebox/value'
 import type { Config } from '../config.ts'
 import type { OutcomeCode } from '../outcomes.ts'
+import { readerOf } from './problem-details.ts'
 import { createProblemResponses } from './problem-responses.ts'
 
 export interface RouteDescription {
@@ -101,7 +102,7 @@ export default fp(
         const { paths, components: given, ...head } = (document as { openapiObject: Document }).openapiObject
         for (const operation of Object.values(paths).flatMap((path) => Object.values(path))) {
           const route = routes.get(operation.operationId) as RouteOptions
-          Object.assign(operation.responses, responsesOf(failuresOf(route), route.config?.failsAs))
+          Object.assign(operation.responses, responsesOf(failuresOf(route), formOf(route)))
           if (operation.requestBody) operation.requestBody.required = !mayHaveNoBody(route.schema)
         }
         return { ...head, paths, components: { ...given, ...components } }
@@ -139,6 +140,10 @@ function failuresOf({ method, config }: RouteOptions): Set<OutcomeCode> {
   const ofBody = method === 'GET' ? [] : failuresOfBodies
   return new Set([...failuresOfAll, ...ofBody, ...(config?.failures ?? [])])
 }
+
+/** In which form a route fails. */
+const formOf = ({ url, config }: RouteOptions) =>
+  config?.failsAs ?? (readerOf(url) === 'proxy' ? 'proxy' : 'problem')
 
 /** One that may be null may be missing, and so may one that Basic credentials stand in for. */
 const mayHaveNoBody = ({ body, security }: FastifySchema = {}): boolean =>

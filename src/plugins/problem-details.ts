@@ -75,6 +75,24 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   },
 }
 
+/** Who reads the answer: whoever asked, or a proxy, which passes it on to a client of its own. */
+export type Reader = 'client' | 'proxy'
+
+/** @param url of a route, or of a request that has none */
+export const readerOf = (url: string): Reader => (/^\/forward-auth(?![^/?#])/.test(url) ? 'proxy' : 'client')
+
+/**
+ * A proxy that asks passes on 401 and 403, and 503 if it was told how; nginx takes anything else for a fault of its own and
+ * answers 500. So to a proxy a client's fault is 401 if other credentials mend it, else 403; and what time mends is 503. That
+ * is also what a used up budget of forgeries is: for all that is known the token is a good one, and 401 would log people out.
+ */
+export function statusOf(code: OutcomeCode, reader: Reader): number {
+  const { status } = presentations[code]
+  if (reader === 'client' || status === 401) return status
+  if (code === 'malformed_authorization') return 401
+  return status === 429 || status >= 500 ? 503 : 403
+}
+
 export const Problem = Type.Object(
   {
     type: Type.Literal('about:blank'),
@@ -89,8 +107,13 @@ export const Problem = Type.Object(
   { description: 'A failure (RFC 9457).' },
 )
 
-export function problemOf({ code, detail }: Outcome, requestId: string): Static<typeof Problem> {
-  const { status, detail: usual } = presentations[code]
+export function problemOf(
+  { code, detail }: Outcome,
+  requestId: string,
+  reader: Reader = 'client',
+): Static<typeof Problem> {
+  const { detail: usual } = presentations[code]
+  const status = statusOf(code, reader)
   return {
     type: 'about:blank',
     title: STATUS_CODES[status] as string,
@@ -101,11 +124,12 @@ export function problemOf({ code, detail }: Outcome, requestId: string): Static<
   }
 }
 
-export function problemHeadersOf({
-  code,
-  retryAfterSeconds = usualRetryAfterSeconds,
-}: Outcome): Record<string, string> {
-  const { status, challenge } = presentations[code]
+export function problemHeadersOf(
+  { code, retryAfterSeconds = usualRetryAfterSeconds }: Outcome,
+  reader: Reader = 'client',
+): Record<string, string> {
+  const { challenge } = presentations[code]
+  const status = statusOf(code, reader)
   return {
     ...((status === 401 || challenge) && { 'WWW-Authenticate': bearerChallenge(challenge) }),
     ...((status === 503 || status === 429) && { 'Retry-After': String(retryAfterSeconds) }),

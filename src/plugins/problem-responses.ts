@@ -1,9 +1,9 @@
-/** What the document says of failures, in either of their forms. What many operations share stands there once. */
+/** What the document says of failures, in each of their forms. What many operations share stands there once. */
 import { STATUS_CODES } from 'node:http'
 import type { TSchema } from 'typebox'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
 import { OauthError, oauthErrorHeadersOf, oauthErrorOf, oauthStatusOf } from './oauth-errors.ts'
-import { Problem, presentations, problemHeadersOf, problemMediaType, problemOf } from './problem-details.ts'
+import { Problem, problemHeadersOf, problemMediaType, problemOf, statusOf } from './problem-details.ts'
 
 type Reference = { $ref: string }
 
@@ -12,6 +12,8 @@ interface Form {
   mediaType: string
   /** The name of its schema. */
   name: string
+  /** What the names of its responses and examples begin with. */
+  prefix: string
   schema: TSchema
   /** The member by which programs decide. */
   member: string
@@ -26,15 +28,27 @@ const forms = {
   problem: {
     mediaType: problemMediaType,
     name: 'Problem',
+    prefix: '',
     schema: Problem,
     member: 'code',
     bodyOf: (outcome) => problemOf(outcome, exampleId),
-    headersOf: problemHeadersOf,
-    statusOf: ({ code }) => presentations[code].status,
+    headersOf: (outcome) => problemHeadersOf(outcome),
+    statusOf: ({ code }) => statusOf(code, 'client'),
+  },
+  proxy: {
+    mediaType: problemMediaType,
+    name: 'Problem',
+    prefix: 'proxy.',
+    schema: Problem,
+    member: 'code',
+    bodyOf: (outcome) => problemOf(outcome, exampleId, 'proxy'),
+    headersOf: (outcome) => problemHeadersOf(outcome, 'proxy'),
+    statusOf: ({ code }) => statusOf(code, 'proxy'),
   },
   oauth: {
     mediaType: 'application/json',
     name: 'OauthError',
+    prefix: 'OauthError.',
     schema: OauthError,
     member: 'error',
     bodyOf: oauthErrorOf,
@@ -68,7 +82,7 @@ export function createProblemResponses(): ProblemResponses {
 
   /** Its name says which codes it can have. */
   function responseOf(status: string, codes: OutcomeCode[], form: Form): Reference {
-    const called = (name: string) => (form === forms.problem ? name : `${form.name}.${name}`)
+    const called = (name: string) => `${form.prefix}${name}`
     const name = called(codes.join('.'))
     const outcomes = codes.map((code) => new Outcome(code))
     for (const outcome of outcomes) {

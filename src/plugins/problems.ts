@@ -9,7 +9,14 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import fp from 'fastify-plugin'
 import { isDatabaseUnavailable } from '../db/errors.ts'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
-import { presentations, problemHeadersOf, problemMediaType, problemOf } from './problem-details.ts'
+import {
+  problemHeadersOf,
+  problemMediaType,
+  problemOf,
+  type Reader,
+  readerOf,
+  statusOf,
+} from './problem-details.ts'
 
 /** What Fastify and Node call their own failures. Any other 4xx of theirs is an invalid request. */
 const foreignCodes: Record<string, OutcomeCode> = {
@@ -33,8 +40,8 @@ export default fp(
     // Node drops what comes behind the 2,000th header, and with it a second Authorization.
     app.server.maxHeadersCount = 0
     app.server.on('connect', (_request, socket) => answerClientError(new Error('CONNECT'), socket as Socket))
-    app.server.on('checkExpectation', (_request, response) => {
-      const { status, headers, body } = bareReply(new Outcome('expectation_failed'))
+    app.server.on('checkExpectation', ({ url = '' }, response) => {
+      const { status, headers, body } = bareReply(new Outcome('expectation_failed'), readerOf(url))
       response.writeHead(status, headers).end(body)
     })
   },
@@ -43,26 +50,25 @@ export default fp(
 
 /** For Fastify, which also calls it where it fails before there is a route. */
 export function replyWithProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
-  const outcome = reportOutcome(error, request, statusOf)
+  const reader = readerOf(request.routeOptions.url ?? request.url)
+  const outcome = reportOutcome(error, request, ({ code }) => statusOf(code, reader))
   reply
-    .code(statusOf(outcome))
-    .headers(problemHeadersOf(outcome))
+    .code(statusOf(outcome.code, reader))
+    .headers(problemHeadersOf(outcome, reader))
     .type(problemMediaType)
     .header('cache-control', 'no-store')
-    .send(JSON.stringify(problemOf(outcome, request.id)))
+    .send(JSON.stringify(problemOf(outcome, request.id, reader)))
 }
-
-const statusOf = ({ code }: Outcome): number => presentations[code].status
 
 /** Logs how a request failed. @returns the outcome that an error is */
 export function reportOutcome(
   error: unknown,
   { id: reqId, method, routeOptions, server }: FastifyRequest,
-  statusOf: (outcome: Outcome) => number,
+  toStatus: (outcome: Outcome) => number,
 ): Outcome {
   const outcome = outcomeOf(error)
   const { code, reason } = outcome
-  const status = statusOf(outcome)
+  const status = toStatus(outcome)
   const refusal = { reqId, code, reason, status, method, route: routeOptions.url }
   if (status >= 500) server.log.error({ ...refusal, err: outcome.cause ?? error }, 'request failed')
   else server.log.info(refusal, 'request refused')
@@ -93,12 +99,12 @@ function outcomeOf(error: unknown): Outcome {
   return new Outcome('internal_error', { cause: error })
 }
 
-function bareReply(outcome: Outcome) {
-  const body = JSON.stringify(problemOf(outcome, randomUUID()))
+function bareReply(outcome: Outcome, reader: Reader = 'client') {
+  const body = JSON.stringify(problemOf(outcome, randomUUID(), reader))
   const headers = {
     'Content-Type': problemMediaType,
     'Content-Length': Buffer.byteLength(body),
     Connection: 'close',
   }
-  return { status: presentations[outcome.code].status, headers, body }
+  return { status: statusOf(outcome.code, reader), headers, body }
 }

@@ -59,6 +59,8 @@ export const AccountPageQuery = Type.Object(
 
 export const AccountParams = Type.Object({ id: Id })
 
+export const RoleParams = Type.Object({ role })
+
 export const RolesBody = Type.Object(
   { roles: Type.Array(role, { maxItems: 32, uniqueItems: true, examples: [['editor']] }) },
   { $id: 'Roles', additionalProperties: false },
