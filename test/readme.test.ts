@@ -33,7 +33,7 @@ const commandsOf = (title: string) =>
 t.test('every command is run by these tests, or by CI, or needs Docker and says so', async (t) => {
   const titles = new Set(blocks.filter(({ language }) => language === 'sh').map(({ title }) => title))
   t.strictSame([...titles], ['Run it', 'Use it', 'Running it for real', 'Services', 'Keys'])
-  t.strictSame([...new Set(blocks.map(({ language }) => language))].sort(), ['mermaid', 'sh', 'sql'])
+  t.strictSame([...new Set(blocks.map(({ language }) => language))].sort(), ['mermaid', 'nginx', 'sh', 'sql'])
 
   const [start, startWithAdmin, test, ...others] = commandsOf('Run it')
   t.strictSame([start, test, others], ['npm ci && npm start\n', 'npm ci && npm test\n', []])
@@ -119,6 +119,11 @@ t.test('it runs for real as it says, and a restored backup is made safe as it sa
   )
   t.equal((await getProtected(second.url, (await registerAndLogIn(second.url)).token)).status, 200)
   await second.stop()
+})
+
+t.test('the configuration of nginx is the file that test/proxies.test.ts runs', async (t) => {
+  const [shown] = blocks.filter(({ language }) => language === 'nginx')
+  t.equal(shown?.text, file('deploy/forward-auth/nginx.conf'))
 })
 
 t.test('every setting that is read is in a table of settings, and none else', async (t) => {
