@@ -83,6 +83,7 @@ export async function createSigningKeys({
   audit,
   first,
 }: SigningKeysOptions): Promise<SigningKeys> {
+  /** When it was last asked for a key that it did not know, and could look. */
   let askedAt = Number.NEGATIVE_INFINITY
   let reading: Promise<void> | undefined
   let loaded = await load()
@@ -131,8 +132,9 @@ export async function createSigningKeys({
     sign: (claims) => loaded.sign(claims),
     async findPublicKey(kid) {
       if (!loaded.publicKeys.has(kid) && (reading || performance.now() - askedAt > rereadMs)) {
-        askedAt = performance.now()
+        const asked = performance.now()
         await Promise.race([reread(), delay(patienceMs).then(giveUp)])
+        askedAt = asked
       }
       return loaded.publicKeys.get(kid)
     },
