@@ -129,7 +129,7 @@ export function createKeyRotation(options: KeyRotationOptions): KeyRotation {
 
     async publish(brought, by, origin) {
       const keyPair = brought === undefined ? generateKeyPair(alg) : read(brought)
-      const published = await insertKey(db, sealer, keyPair, 'next', now())
+      const published = await durably(db, (tx) => insertKey(tx, sealer, keyPair, 'next', now()))
       if (!published) {
         const pending = (await findKeys(db)).find(({ state }) => state === 'next')
         throw new Outcome(pending && pending.kid !== keyPair.kid ? 'key_pending' : 'key_known')
