@@ -171,6 +171,27 @@ t.test('a login under way loses against what happens to its account meanwhile', 
   )
 })
 
+t.test('a login that waited goes on, whatever the isolation that the database is set to', async (t) => {
+  for (const isolation of ['repeatable read', 'serializable']) {
+    const stores = await postgresAndRedis(t)
+    await withClient(stores.env.DATABASE_URL as string, async (client) => {
+      const { rows } = await client.query('select current_database() as name')
+      await client.query(`alter database ${rows[0]?.name} set default_transaction_isolation = '${isolation}'`)
+    })
+    const { url } = await startInstance(t, { stores })
+    const user = randomUser()
+    t.equal((await post(url, '/register', user)).status, 201)
+    const reply = await duringChange(
+      stores,
+      `update users set roles = '{editor}' where username = '${user.username}'`,
+      () => post(url, '/login', user),
+    )
+    t.equal(reply.status, 200, isolation)
+    const [, claims] = reply.body.access_token.split('.')
+    t.strictSame(JSON.parse(Buffer.from(claims, 'base64url').toString()).roles, ['editor'], isolation)
+  }
+})
+
 t.test('a disabled account is told nothing that a wrong password is not', async (t) => {
   const stores = await postgresAndRedis(t)
   const { url } = await startInstance(t, { stores })

@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm'
 import type { Database } from './connect.ts'
+import { isSerializationFailure } from './errors.ts'
 import { prepare } from './prepared.ts'
 
 /** How long a writer may be silent, in milliseconds, before Postgres ends it: others wait for its locks. */
@@ -19,5 +20,16 @@ export function durably<T>(db: Database, work: (tx: Database) => Promise<T>): Pr
   return db.transaction(async (tx) => {
     await setDurable(tx, {})
     return await work(tx)
+  })
+}
+
+/**
+ * Runs one statement by itself, in one round trip. Where somebody has set the database to another isolation than read committed, it
+ * cannot judge what it has waited for: there, it runs once more, in a transaction.
+ */
+export function alone<T>(db: Database, statement: (db: Database) => Promise<T>): Promise<T> {
+  return statement(db).catch((error: unknown) => {
+    if (!isSerializationFailure(error)) throw error
+    return durably(db, statement)
   })
 }

@@ -5,8 +5,7 @@
 import type { Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
-import { durably } from '../db/durably.ts'
-import { isSerializationFailure } from '../db/errors.ts'
+import { alone, durably } from '../db/durably.ts'
 import { createSealer } from '../db/sealing.ts'
 import { Outcome } from '../outcomes.ts'
 import { generationSubject } from '../revocation/entries.ts'
@@ -64,11 +63,7 @@ export function createRefresh(options: RefreshOptions): Refresh {
       accessEnd: accessTokens.latestExpiry(iat) * 1000,
       graceStart: now - graceSeconds * 1000,
     }
-    const rotated = await rotate(db, rotation).catch((error: unknown) => {
-      if (!isSerializationFailure(error)) throw error
-      // Whoever set the database to another isolation than read committed: there, one statement cannot wait for others.
-      return durably(db, (tx) => rotate(tx, rotation))
-    })
+    const rotated = await alone(db, (db) => rotate(db, rotation))
     if (rotated && !(await isForgotten(rotated)))
       return issueSessionTokens(accessTokens, rotated, successor, iat)
 

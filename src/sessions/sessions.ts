@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { and, desc, eq, isNull, sql } from 'drizzle-orm'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
+import { alone } from '../db/durably.ts'
 import { prepare } from '../db/prepared.ts'
 import { refreshTokens, sessions, users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
@@ -115,7 +116,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       const idleEnd = Math.min(end, now + (remember ? rememberSeconds : idleSeconds))
       const refreshToken = generateOpaqueToken()
       const session = { id: randomUUID(), userId, generation, amr: [...amr], acr }
-      const [owner] = await insertSession(db, {
+      const row: NewSession = {
         ...session,
         passwordHash,
         remember,
@@ -125,7 +126,8 @@ export function createSessions(options: SessionsOptions): Sessions {
         end: end * 1000,
         accessEnd: Math.min(accessTokens.latestExpiry(now), end) * 1000,
         refreshTokenHash: hashOpaqueToken(refreshToken),
-      })
+      }
+      const [owner] = await alone(db, (db) => insertSession(db, row))
       if (!owner) return undefined
       const { roles } = owner
       const facts = { ...session, roles, authTime: now, idleExpiresAt: idleEnd, expiresAt: end }
