@@ -1,5 +1,6 @@
 /** One scope (RFC 6749 §3.3), without what a header or a list could be split by. */
-const scopeToken = /^[a-zA-Z0-9][a-zA-Z0-9:._/-]{0,63}$/
+export const scopePattern = '^[a-zA-Z0-9][a-zA-Z0-9:._/-]{0,63}$'
+const scopeToken = new RegExp(scopePattern)
 
 export const isScopeToken = (text: string): boolean => scopeToken.test(text)
 

@@ -59,7 +59,7 @@ const forms = {
 
 export interface ProblemResponses {
   /** One response for each status that these codes have. */
-  responsesOf(codes: Iterable<OutcomeCode>, form?: keyof typeof forms): Record<string, Reference>
+  responsesOf(codes: Iterable<OutcomeCode>, form: keyof typeof forms): Record<string, Reference>
   /** What those responses refer to; they add to it. */
   components: Record<'schemas' | 'headers' | 'responses' | 'examples', Record<string, object>>
 }
@@ -107,7 +107,7 @@ export function createProblemResponses(): ProblemResponses {
 
   return {
     components,
-    responsesOf(codes, name = 'problem') {
+    responsesOf(codes, name) {
       const form: Form = forms[name]
       const byStatus: Record<string, OutcomeCode[]> = {}
       for (const code of codes) {

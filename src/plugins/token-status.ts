@@ -1,7 +1,7 @@
 /** What those may know and do about a token who hold it, but are not whom it speaks for: introspection and revocation. */
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { type AccessTokenClaims, isOfPerson } from '../bearer/claims.ts'
+import type { AccessTokenClaims } from '../bearer/claims.ts'
 import type { Config } from '../config.ts'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
 import { generationSubject } from '../revocation/entries.ts'
@@ -69,14 +69,14 @@ export default fp(
 
     app.decorate('revokePresented', async (request, token) => {
       const { client, origin } = request
-      const claims = isAccessToken(token)
+      const found = isAccessToken(token)
         ? (await ifAlive(app.examineToken(request, token)))?.claims
-        : undefined
-      const holder = isAccessToken(token) ? undefined : await ifAlive(app.sessions.findHolder(token, 'known'))
-      if (!claims && !holder) return
-      if (!client.scopes.includes('revoke') && claims?.client_id !== client.id) throw new Outcome('forbidden')
-      if (claims && !isOfPerson(claims)) await app.clients.revokeToken(claims, origin)
-      else await app.sessions.end((claims ?? holder) as NonNullable<typeof holder>, origin)
+        : await ifAlive(app.sessions.findHolder(token, 'known'))
+      if (!found) return
+      const isOwn = 'client_id' in found && found.client_id === client.id
+      if (!isOwn && !client.scopes.includes('revoke')) throw new Outcome('forbidden')
+      if ('sid' in found) await app.sessions.end(found, origin)
+      else await app.clients.revokeToken(found, origin)
     })
   },
   {

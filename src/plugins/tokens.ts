@@ -58,7 +58,8 @@ export default fp(
     /** It is there since an earlier start, usually. */
     function tellWhyNot(error: unknown): void {
       if (!(error instanceof Outcome)) throw error
-      if (error.code === 'key_pending') app.log.warn('SIGNING_KEY waits: another key is to sign before it')
+      if (error.code === 'key_pending')
+        app.log.warn('SIGNING_KEY is not taken: another key is to sign first. Start again after that')
     }
 
     let timer: NodeJS.Timeout | undefined

@@ -1,8 +1,8 @@
 import { Type } from 'typebox'
+import { scopePattern } from '../bearer/scopes.ts'
 import { Id } from './id.ts'
 
-/** A grammar that no header or list can be split by (bearer/scopes). */
-const scope = Type.String({ pattern: '^[a-zA-Z0-9][a-zA-Z0-9:._/-]{0,63}$' })
+const scope = Type.String({ pattern: scopePattern })
 
 export const ClientBody = Type.Object(
   {

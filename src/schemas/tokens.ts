@@ -1,4 +1,5 @@
 import { Type } from 'typebox'
+import { type SigningAlgorithm as Algorithm, signingAlgorithms } from '../bearer/algorithms.ts'
 
 export const TokenHolder = Type.Object(
   {
@@ -10,8 +11,8 @@ export const TokenHolder = Type.Object(
   { $id: 'TokenHolder', description: 'What a guarded route learns from a token.' },
 )
 
-export const SigningAlgorithm = Type.Unsafe<'ES256' | 'RS256' | 'EdDSA'>(
-  Type.String({ enum: ['ES256', 'RS256', 'EdDSA'], examples: ['ES256'] }),
+export const SigningAlgorithm = Type.Unsafe<Algorithm>(
+  Type.String({ enum: [...signingAlgorithms], examples: ['ES256'] }),
 )
 
 /** RFC 7517, public members only: what is not named here cannot leave. */
