@@ -383,8 +383,13 @@ t.test(
     const after = await startInstance(t, { stores: used, clock, env: { SIGNING_KEY } })
     t.strictSame(await kidsOf(after), [kidOf(user.token), kid])
     t.equal(kidOf((await logIn(after.url, user)).token), kidOf(user.token))
+    const another = pem(generateKeyPairSync('ed25519').privateKey)
+    await after.app.close()
+    const late = await startInstance(t, { stores: used, clock, env: { SIGNING_KEY: another } })
+    t.strictSame(await kidsOf(late), [kidOf(user.token), kid], 'one at a time')
+    t.ok(late.log.some((line) => line.includes('SIGNING_KEY is not taken')))
     clock.advance(published)
-    await eventually(t, async () => kidOf((await logIn(after.url, user)).token) === kid)
+    await eventually(t, async () => kidOf((await logIn(late.url, user)).token) === kid)
   },
 )
 

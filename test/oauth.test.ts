@@ -404,6 +404,31 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       t.notMatch(JSON.stringify(clients), /secret/)
     })
 
+    t.test('however many there are, a page leads to the next, and each stands on one', async (t) => {
+      const made = await Promise.all(
+        Array.from({ length: 101 }, () => a.app.clients.create({ name: 'many', scopes: [] }, 'test')),
+      )
+      const listed: string[] = []
+      let path = '/admin/clients'
+      for (let pages = 1; ; pages++) {
+        const { status, body } = await administer('GET', path)
+        t.equal(status, 200)
+        listed.push(...body.clients.map(({ client_id }: Service) => client_id))
+        if (body.next_cursor === undefined) {
+          t.equal(pages, 2)
+          break
+        }
+        t.equal(body.clients.length, 100)
+        path = `/admin/clients?cursor=${body.next_cursor}`
+      }
+      t.equal(new Set(listed).size, listed.length)
+      t.strictSame(
+        made.filter(({ client_id }) => !listed.includes(client_id)),
+        [],
+      )
+      t.equal((await administer('GET', '/admin/clients?cursor=x')).status, 400)
+    })
+
     t.test('accounts of services are an admin’s, and secrets are nobody’s', async (t) => {
       const { token } = await registerAndLogIn(a.url)
       for (const [method, path] of [
