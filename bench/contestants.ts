@@ -1,4 +1,5 @@
 /** The servers that are measured beside each other, all on one core. */
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePort } from '../test/fixtures/servers.ts'
@@ -17,6 +18,15 @@ export interface Stores {
 
 export const issuer = 'https://auth.example'
 export const keyEncryptionSecret = 'k7Vq2mZ9xT4bN8wLrY3hJ6sD1fG5pC0aEuQiOoX+B/w='
+
+/** Everybody runs on the same: what `npm start` gives to Node. */
+const [, ...nodeFlags] = (
+  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+    scripts: { start: string }
+  }
+).scripts.start
+  .split(' ')
+  .slice(0, -1)
 
 const pathTo = (file: string) => fileURLToPath(new URL(file, import.meta.url))
 
@@ -70,7 +80,10 @@ async function start(
   cores = serverCore,
 ): Promise<Contestant> {
   const port = await freePort()
-  const process_ = startPinned(cores, [process.execPath, ...program], { ...env, PORT: `${port}` })
+  const process_ = startPinned(cores, [process.execPath, ...nodeFlags, ...program], {
+    ...env,
+    PORT: `${port}`,
+  })
   const url = `http://127.0.0.1:${port}`
   return { ...process_, url, readyMs: await waitFor(`${url}${path}`) }
 }
