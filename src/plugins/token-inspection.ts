@@ -8,11 +8,11 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { signingAlgorithms } from '../bearer/algorithms.ts'
 import { type AccessTokenClaims, misshapenClaim } from '../bearer/claims.ts'
+import type { PreparedToken } from '../bearer/revoked-tokens.ts'
 import { createVerifiedTokens } from '../bearer/verified-tokens.ts'
 import type { Config } from '../config.ts'
 import { isDatabaseUnavailable } from '../db/errors.ts'
 import { Outcome } from '../outcomes.ts'
-import type { PreparedToken } from '../revocation/tail.ts'
 import type { PublicKey } from '../tokens/signing-keys.ts'
 
 declare module 'fastify' {

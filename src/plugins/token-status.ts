@@ -2,9 +2,9 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { AccessTokenClaims } from '../bearer/claims.ts'
+import { generationSubject } from '../bearer/revoked-entries.ts'
 import type { Config } from '../config.ts'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
-import { generationSubject } from '../revocation/entries.ts'
 
 export type TokenStatus =
   | { active: false }

@@ -1,6 +1,7 @@
+import type { PreparedToken } from '../bearer/revoked-tokens.ts'
 import { type Sources, sourcesOf } from './mode.ts'
 import type { RevocationIndex } from './redis-index.ts'
-import type { PreparedToken, Tail } from './tail.ts'
+import type { Tail } from './tail.ts'
 
 /** `unknown` is neither: it must refuse, but not call the token revoked. */
 export type Verdict = 'live' | 'revoked' | 'unknown'

@@ -1,10 +1,10 @@
 /** The record: the Postgres table that makes a revocation certain. Everything else in this folder only makes it fast. */
 import { randomUUID } from 'node:crypto'
-import { and, asc, desc, eq, gte, sql } from 'drizzle-orm'
+import { and, asc, desc, eq, gt, gte, lte, sql } from 'drizzle-orm'
+import type { RevocationEntry } from '../bearer/revoked-entries.ts'
 import type { Database } from '../db/connect.ts'
 import { durably } from '../db/durably.ts'
 import { revocationHead, revocations } from '../db/tables.ts'
-import type { RevocationEntry } from './entries.ts'
 
 /** A place in the record: rows are numbered without gaps in the order of their commits, and each has a random nonce. */
 export interface Position {
@@ -12,7 +12,9 @@ export interface Position {
   nonce: string | null
 }
 
-export interface RecordedEntry extends RevocationEntry, Position {}
+export interface RecordedEntry extends RevocationEntry, Position {
+  recordedAt: Date
+}
 
 export const beginning: Position = { seq: 0, nonce: null }
 
@@ -107,6 +109,33 @@ export async function readLiveEntries(
   })
 }
 
+const columns = {
+  seq: revocations.seq,
+  nonce: revocations.nonce,
+  scope: revocations.scope,
+  subject: revocations.subject,
+  expiresAt: sql`extract(epoch from ${revocations.expiresAt})`.mapWith(Number),
+  recordedAt: revocations.recordedAt,
+}
+
+/** A page of the unexpired entries, in their order: those behind one place and not behind another. */
+export const findLiveEntries = (
+  db: Database,
+  { after, until, limit }: { after: number; until: number; limit: number },
+): Promise<RecordedEntry[]> =>
+  db
+    .select(columns)
+    .from(revocations)
+    .where(
+      and(
+        gt(revocations.seq, after),
+        lte(revocations.seq, until),
+        gt(revocations.expiresAt, sql`clock_timestamp()`),
+      ),
+    )
+    .orderBy(asc(revocations.seq))
+    .limit(limit)
+
 /**
  * The row at a place and those that came after it, with Postgres's clock in milliseconds. If the first entry is not the
  * one known to be there, the history is another one: a backup was restored.
@@ -117,14 +146,7 @@ export async function findEntriesFrom(
   limit: number,
 ): Promise<{ serverTime: number; entries: RecordedEntry[] }> {
   const rows = await db
-    .select({
-      serverTime: sql`extract(epoch from clock_timestamp()) * 1000`.mapWith(Number),
-      seq: revocations.seq,
-      nonce: revocations.nonce,
-      scope: revocations.scope,
-      subject: revocations.subject,
-      expiresAt: sql`extract(epoch from ${revocations.expiresAt})`.mapWith(Number),
-    })
+    .select({ serverTime: sql`extract(epoch from clock_timestamp()) * 1000`.mapWith(Number), ...columns })
     // One row even where there is no entry: the time is wanted all the same.
     .from(sql`(values (1)) as one`)
     .leftJoin(revocations, gte(revocations.seq, seq))

@@ -2,13 +2,14 @@
  * The index: one key an entry in Redis, whose existence refuses. It makes a revocation immediate on every instance,
  * and it may lose anything at any time: it is never the record.
  */
-import { type Clock, inSeconds } from '../db/clock.ts'
+
 import {
   generationSubject,
   type RevocationEntry,
   type RevocationScope,
   type TokenIdentity,
-} from './entries.ts'
+} from '../bearer/revoked-entries.ts'
+import { type Clock, inSeconds } from '../db/clock.ts'
 import { getMany, type RedisClient } from './redis.ts'
 import { createWitness, type WitnessOptions } from './witness.ts'
 

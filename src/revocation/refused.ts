@@ -1,4 +1,4 @@
-import type { RevocationEntry } from './entries.ts'
+import type { RevocationEntry } from '../bearer/revoked-entries.ts'
 import type { RevocationIndex } from './redis-index.ts'
 import type { Tail } from './tail.ts'
 

@@ -5,11 +5,11 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Audit, Origin } from '../audit/events.ts'
+import type { RevocationEntry } from '../bearer/revoked-entries.ts'
 import type { Database } from '../db/connect.ts'
 import { durably } from '../db/durably.ts'
 import { isDatabaseUnavailable } from '../db/errors.ts'
 import { Outcome } from '../outcomes.ts'
-import type { RevocationEntry } from './entries.ts'
 import { record } from './record.ts'
 import type { RevocationIndex } from './redis-index.ts'
 import type { Tail } from './tail.ts'

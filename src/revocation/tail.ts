@@ -4,25 +4,17 @@
  * relied on while it is fresh.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { createRevokedTokens, type RevokedTokens } from '../bearer/revoked-tokens.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
-import { parseGenerationSubject, type RevocationEntry, type TokenIdentity } from './entries.ts'
-import { createIdTable, idWords, writeId } from './id-table.ts'
 import { beginning, findEntriesFrom, findHead, type Position, readLiveEntries } from './record.ts'
 
-export interface Tail {
+export interface Tail extends RevokedTokens {
   /** Loads the record. Until it has, nothing is fresh. */
   load(): Promise<void>
   /** Follows the record until stopped. Resolves after the first look, which also sets the clock right. */
   follow(): Promise<void>
   stop(): void
-  /** Refuses these from now on, recorded or not. */
-  add(entries: readonly RevocationEntry[]): void
-  prepare(token: TokenIdentity): PreparedToken
-  /** Whether a token is refused, in any scope. */
-  has(token: PreparedToken): boolean
-  /** Whether this is among what it refuses. */
-  refuses(entry: Pick<RevocationEntry, 'scope' | 'subject'>): boolean
   /** Whether all that was committed more than `freshMs` ago is here. */
   isFresh(): boolean
   /** Tells, after at most `patienceMs`, whether the tail is fresh: by the look under way, or by a new one. */
@@ -33,15 +25,6 @@ export interface Tail {
   ageMs(): number
   /** When that was, on this process's clock that never jumps and on Postgres's. */
   lastLook(): { sentAt: number; serverTime: number }
-  readonly size: number
-}
-
-/** A token as it is looked up in the tail. Made once, for a token comes again and again. */
-export interface PreparedToken extends TokenIdentity {
-  /** The jti, the sid and the generation, as id-table writes them. */
-  ids: Uint32Array
-  /** How much had been added when it was last looked up in vain: until there is more, it would be in vain again. */
-  searched: { until: number }
 }
 
 export interface TailOptions {
@@ -71,9 +54,7 @@ const ageOf = (then: Moment): number => Math.max(performance.now() - then.steady
 
 /** A tail that is empty and not fresh until it is loaded. */
 export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOptions): Tail {
-  const ids = createIdTable(() => inSeconds(clock))
-  const kids = new Set<string>()
-  let additions = 0
+  const revoked = createRevokedTokens(() => inSeconds(clock))
   let position: Position = beginning
   let lastSuccess: (Moment & { serverTime: number }) | undefined
   let lastSent: Moment | undefined
@@ -82,29 +63,11 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
   let following = false
   let lost = false
 
-  function add(entries: readonly RevocationEntry[]): void {
-    additions += entries.length
-    for (const { scope, subject, expiresAt } of entries) {
-      if (scope === 'key') kids.add(subject)
-      else if (scope === 'generation') {
-        const { sub, ver } = parseGenerationSubject(subject)
-        ids.add(sub, ver, expiresAt)
-      } else ids.add(subject, 0, expiresAt)
-    }
-  }
-
-  function refuses({ scope, subject }: Pick<RevocationEntry, 'scope' | 'subject'>): boolean {
-    if (scope === 'key') return kids.has(subject)
-    if (scope !== 'generation') return ids.has(subject, 0)
-    const { sub, ver } = parseGenerationSubject(subject)
-    return ids.has(sub, ver)
-  }
-
   async function load(): Promise<void> {
     const sent = { ...rightNow(), serverTime: clock.now() }
     // First: whatever is committed during the load is found from here on.
     const head = await findHead(db)
-    await readLiveEntries(db, pageSize, add)
+    await readLiveEntries(db, pageSize, revoked.add)
     position = head
     lastSuccess = sent
   }
@@ -120,7 +83,7 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       // Another history than the one followed so far: keep what is known, and read the new one from its start.
       if (position.seq > 0 && (known?.seq !== position.seq || known.nonce !== position.nonce))
         return await load()
-      add(entries)
+      revoked.add(entries)
       position = entries.at(-1) ?? position
       if (entries.length < pageSize) {
         lastSuccess = { ...sent, serverTime }
@@ -161,9 +124,14 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
   const isFresh = () => ageMs() < freshMs
 
   return {
+    add: revoked.add,
+    prepare: revoked.prepare,
+    has: revoked.has,
+    refuses: revoked.refuses,
+    get size() {
+      return revoked.size
+    },
     load,
-    add,
-    refuses,
     ageMs,
     lastLook: () => ({
       sentAt: lastSuccess?.steady ?? Number.NEGATIVE_INFINITY,
@@ -179,24 +147,6 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       following = false
       clearTimeout(timer)
     },
-    prepare({ kid, claims }) {
-      const { jti, sub, sid = sub, ver }: TokenIdentity['claims'] = claims
-      const written = new Uint32Array(3 * idWords)
-      writeId(jti, 0, written, 0)
-      writeId(sid, 0, written, idWords)
-      writeId(sub, ver, written, 2 * idWords)
-      return { kid, claims, ids: written, searched: { until: -1 } }
-    },
-    has(token) {
-      if (token.searched.until === additions) return false
-      const found =
-        ids.hasWritten(token.ids, 0) ||
-        ids.hasWritten(token.ids, idWords) ||
-        ids.hasWritten(token.ids, 2 * idWords) ||
-        kids.has(token.kid)
-      if (!found) token.searched.until = additions
-      return found
-    },
     async catchUp() {
       if (isFresh()) return true
       // While the record does not answer, the follower asks for it, not every request anew.
@@ -211,9 +161,6 @@ export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOpt
       await inFlight
       await look()
       return lastSuccess !== undefined && lastSuccess.steady >= asked
-    },
-    get size() {
-      return ids.size + kids.size
     },
   }
 }

@@ -1,7 +1,8 @@
 import { and, eq, isNull, max } from 'drizzle-orm'
+import type { RevocationEntry } from '../bearer/revoked-entries.ts'
 import type { Database } from '../db/connect.ts'
 import { sessions, users } from '../db/tables.ts'
-import { generationEntry, type RevocationEntry } from '../revocation/entries.ts'
+import { generationEntry } from '../revocation/entries.ts'
 
 export interface GenerationStep {
   /** As locked by the caller. */

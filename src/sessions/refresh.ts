@@ -3,12 +3,12 @@
  * may have been lost, or else theft. It cannot be told who of the two is the thief, so theft ends the session.
  */
 import type { Origin } from '../audit/events.ts'
+import { generationSubject } from '../bearer/revoked-entries.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { alone, durably } from '../db/durably.ts'
 import { createSealer } from '../db/sealing.ts'
 import { Outcome } from '../outcomes.ts'
-import { generationSubject } from '../revocation/entries.ts'
 import type { IsRefused } from '../revocation/refused.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
