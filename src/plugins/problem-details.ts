@@ -1,12 +1,11 @@
 /** How each outcome looks from outside: its status, its challenge and its words (RFC 9457). */
 import { STATUS_CODES } from 'node:http'
 import { type Static, Type } from 'typebox'
-import { bearerChallenge, type ChallengeError } from '../bearer/challenge.ts'
+import type { ChallengeError } from '../bearer/challenge.ts'
+import { refusalHeaders, refusals } from '../bearer/refusals.ts'
 import type { Outcome, OutcomeCode } from '../outcomes.ts'
 
 export const problemMediaType = 'application/problem+json'
-/** Unless the outcome knows better. */
-const usualRetryAfterSeconds = 1
 
 interface Presentation {
   status: number
@@ -15,34 +14,13 @@ interface Presentation {
 }
 
 export const presentations: Record<OutcomeCode, Presentation> = {
+  ...refusals,
   invalid_request: { status: 400, detail: 'The request is invalid.' },
-  malformed_authorization: {
-    status: 400,
-    detail: 'Send one Authorization header with one token: Bearer <token>.',
-    challenge: 'invalid_request',
-  },
   invalid_credentials: { status: 401, detail: 'No account has this username and this password.' },
-  missing_token: { status: 401, detail: 'This needs an access token: Authorization: Bearer <token>.' },
-  token_invalid: { status: 401, detail: 'This access token is not valid here.', challenge: 'invalid_token' },
-  token_expired: {
-    status: 401,
-    detail: 'This access token has expired: refresh it.',
-    challenge: 'invalid_token',
-  },
-  token_revoked: {
-    status: 401,
-    detail: 'This access token has been revoked: try one refresh, then log in again.',
-    challenge: 'invalid_token',
-  },
   refresh_token_invalid: { status: 401, detail: 'This refresh token is not valid (any more): log in again.' },
   refresh_token_reused: {
     status: 401,
     detail: 'This refresh token was used before, so its session has been ended: log in again.',
-  },
-  forbidden: {
-    status: 403,
-    detail: 'This access token is not of somebody who may do that.',
-    challenge: 'insufficient_scope',
   },
   not_found: { status: 404, detail: 'There is nothing here.' },
   method_not_allowed: {
@@ -60,6 +38,10 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   invalid_client: { status: 401, detail: 'No client has this id and this secret.' },
   invalid_scope: { status: 400, detail: 'This client may not have all of these scopes.' },
   unsupported_grant_type: { status: 400, detail: 'The grants are client_credentials and refresh_token.' },
+  cursor_expired: {
+    status: 410,
+    detail: 'The record does not reach back to this cursor: read the live set, without one.',
+  },
   payload_too_large: { status: 413, detail: 'A body may be at most 16 kB.' },
   unsupported_media_type: { status: 415, detail: 'Bodies are sent as application/json.' },
   expectation_failed: { status: 417, detail: 'The only expectation met here is 100-continue.' },
@@ -69,10 +51,6 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   internal_error: { status: 500, detail: 'Something went wrong here. The log knows more, by request_id.' },
   overloaded: { status: 503, detail: 'Too many passwords are being checked at once: try again in a moment.' },
   unavailable: { status: 503, detail: 'Something this needs cannot be reached: try again in a moment.' },
-  revocation_unknown: {
-    status: 503,
-    detail: 'Whether this token has been revoked cannot be determined now: try again in a moment.',
-  },
 }
 
 /** Who reads the answer: whoever asked, or a proxy, which passes it on to a client of its own. */
@@ -125,13 +103,8 @@ export function problemOf(
 }
 
 export function problemHeadersOf(
-  { code, retryAfterSeconds = usualRetryAfterSeconds }: Outcome,
+  { code, retryAfterSeconds }: Outcome,
   reader: Reader = 'client',
 ): Record<string, string> {
-  const { challenge } = presentations[code]
-  const status = statusOf(code, reader)
-  return {
-    ...((status === 401 || challenge) && { 'WWW-Authenticate': bearerChallenge(challenge) }),
-    ...((status === 503 || status === 429) && { 'Retry-After': String(retryAfterSeconds) }),
-  }
+  return refusalHeaders(statusOf(code, reader), presentations[code].challenge, retryAfterSeconds)
 }

@@ -1,0 +1,52 @@
+/** How whoever guards a route says no: the Bearer table of the README. What each means for the client stands there too. */
+import { bearerChallenge, type ChallengeError } from './challenge.ts'
+
+interface Refusal {
+  status: number
+  detail: string
+  /** The `error` of its challenge, where one is sent that has one. */
+  challenge?: ChallengeError
+}
+
+export const refusals = {
+  missing_token: { status: 401, detail: 'This needs an access token: Authorization: Bearer <token>.' },
+  malformed_authorization: {
+    status: 400,
+    detail: 'Send one Authorization header with one token: Bearer <token>.',
+    challenge: 'invalid_request',
+  },
+  token_invalid: { status: 401, detail: 'This access token is not valid here.', challenge: 'invalid_token' },
+  token_expired: {
+    status: 401,
+    detail: 'This access token has expired: refresh it.',
+    challenge: 'invalid_token',
+  },
+  token_revoked: {
+    status: 401,
+    detail: 'This access token has been revoked: try one refresh, then log in again.',
+    challenge: 'invalid_token',
+  },
+  forbidden: {
+    status: 403,
+    detail: 'This access token is not of somebody who may do that.',
+    challenge: 'insufficient_scope',
+  },
+  revocation_unknown: {
+    status: 503,
+    detail: 'Whether this token has been revoked cannot be determined now: try again in a moment.',
+  },
+} as const satisfies Record<string, Refusal>
+
+export type RefusalCode = keyof typeof refusals
+
+/** What goes with a status: why credentials were refused (RFC 6750 §3), or when it is worth another try. */
+export function refusalHeaders(
+  status: number,
+  challenge: ChallengeError | undefined,
+  retryAfterSeconds = 1,
+): Record<string, string> {
+  return {
+    ...((status === 401 || challenge) && { 'WWW-Authenticate': bearerChallenge(challenge) }),
+    ...((status === 503 || status === 429) && { 'Retry-After': String(retryAfterSeconds) }),
+  }
+}
