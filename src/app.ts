@@ -26,6 +26,7 @@ import problems, { answerClientError, replyWithProblem } from './plugins/problem
 import purge from './plugins/purge.ts'
 import redis from './plugins/redis.ts'
 import revocation from './plugins/revocation.ts'
+import revocationFeed from './plugins/revocation-feed.ts'
 import sessions from './plugins/sessions.ts'
 import tokenInspection from './plugins/token-inspection.ts'
 import tokenStatus from './plugins/token-status.ts'
@@ -34,7 +35,7 @@ import { adminClientsRoutes } from './routes/admin-clients.ts'
 import { adminKeysRoutes } from './routes/admin-keys.ts'
 import { adminUsersRoutes } from './routes/admin-users.ts'
 import { docsRoutes } from './routes/docs.ts'
-import { forwardAuthRoutes } from './routes/forward-auth.ts'
+import { forwardAuthRoutes, forwardAuthScopeRoute } from './routes/forward-auth.ts'
 import { healthRoutes } from './routes/health.ts'
 import { jwksRoute } from './routes/jwks.ts'
 import { loginRoute } from './routes/login.ts'
@@ -45,6 +46,7 @@ import { oauthIntrospectRoute, oauthRevokeRoute, oauthTokenRoute } from './route
 import { protectedRoute } from './routes/protected.ts'
 import { refreshRoute } from './routes/refresh.ts'
 import { registerRoute } from './routes/register.ts'
+import { revocationsRoute } from './routes/revocations.ts'
 import { sessionsRoutes } from './routes/sessions.ts'
 
 export interface AppOptions {
@@ -102,6 +104,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(authentication, { config })
     await app.register(authorization)
     await app.register(tokenStatus, { config })
+    await app.register(revocationFeed, { config })
 
     await app.register(healthRoutes)
     await app.register(jwksRoute, { maxAgeSeconds: config.jwksMaxAgeSeconds })
@@ -109,6 +112,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(limited)
     await app.register(services, { publicClientId: config.firstPartyClientId })
     await app.register(guarded)
+    await app.register(granted)
     await app.register(administration)
     await app.register(docsRoutes)
     app.refuseOtherMethods()
@@ -154,6 +158,15 @@ const guarded: FastifyPluginAsync = async (scope) => {
   await scope.register(meRoute)
   await scope.register(sessionsRoutes)
   await scope.register(forwardAuthRoutes)
+}
+
+/** Or one, whosever it is, that was granted what the route is for. */
+const granted: FastifyPluginAsync = async (scope) => {
+  await scope.register(forwardAuthScopeRoute)
+  await scope.register(async (feed) => {
+    feed.demandScope('revocations:read')
+    await feed.register(revocationsRoute)
+  })
 }
 
 /** And in here, one of an admin. */

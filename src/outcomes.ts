@@ -23,6 +23,7 @@ export type OutcomeCode =
   | 'invalid_client'
   | 'invalid_scope'
   | 'unsupported_grant_type'
+  | 'cursor_expired'
   | 'payload_too_large'
   | 'unsupported_media_type'
   | 'expectation_failed'

@@ -3,10 +3,11 @@ import { request } from 'node:http'
 import { sql } from 'drizzle-orm'
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
-import { embedded, startInstance } from './fixtures/app.ts'
+import { createManualClock, embedded, startInstance } from './fixtures/app.ts'
 import {
   bearer,
   call,
+  createService,
   exchange,
   getProtected,
   logIn,
@@ -51,7 +52,7 @@ function assertRefused(t: Test, reply: Reply, expected: Refusal, name: string): 
 function assertLetThrough(t: Test, { status, headers, body }: Reply, token: string, name: string): void {
   t.strictSame([status, body, headers.get('content-length')], [200, '', '0'], name)
   t.equal(headers.get('cache-control'), 'no-store', `${name}: kept by nobody`)
-  const { sub, sid, roles, jti } = decodeJwt(token)
+  const { sub, sid = '', roles = [], jti } = decodeJwt(token)
   t.strictSame(
     [...headers].filter(([name]) => name.startsWith('x-')),
     [
@@ -73,12 +74,17 @@ t.test('who has a live token gets through, and whose it is stands in the headers
 
 t.test('every method is answered alike', async (t) => {
   const { token } = await somebody(['editor'])
-  const paths = ['/forward-auth', '/forward-auth/role/editor']
+  const { token: service } = await createService({ app, url }, 'orders:read')
+  const tokens = {
+    '/forward-auth': token,
+    '/forward-auth/role/editor': token,
+    '/forward-auth/scope/orders:read': service,
+  }
   const methods = app.supportedMethods
   t.ok(
     ['GET', 'HEAD', 'POST', 'OPTIONS', 'TRACE', 'PROPFIND', 'QUERY'].every((name) => methods.includes(name)),
   )
-  for (const path of paths)
+  for (const [path, token] of Object.entries(tokens))
     for (const method of methods) {
       const name = `${method} ${path}`
       assertLetThrough(t, await answerTo(method, path, bearer(token)), token, name)
@@ -145,7 +151,7 @@ t.test('who is refused by a guarded route is refused here, with its challenge', 
     ['a forged signature', refusal('token_invalid'), [`Bearer ${token.slice(0, -6)}AAAAAA`]],
     ['taken back', refusal('token_revoked'), [`Bearer ${revoked}`]],
   ]
-  for (const path of ['/forward-auth', '/forward-auth/role/editor'])
+  for (const path of ['/forward-auth', '/forward-auth/role/editor', '/forward-auth/scope/orders:read'])
     for (const [name, expected, values] of rows) {
       const fields = values.map((value) => `authorization: ${value}\r\n`).join('')
       const asked = `GET ${path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n${fields}\r\n`
@@ -191,6 +197,83 @@ t.test('a role that is demanded is had as it is written, or the answer is no', a
     assertRefused(t, await ask(token, `/forward-auth/role/${path}`), refusal('forbidden'), path)
 })
 
+t.test(
+  'a scope that is demanded was granted to a service as it is written, or the answer is no',
+  async (t) => {
+    const { id, token } = await createService({ app, url }, 'A.b-c_1', 'a', 'orders/read', 'orders:read')
+    t.equal(decodeJwt(token).sub, id)
+    for (const path of [
+      ...['orders:read', 'a', 'A.b-c_1', 'orders%3Aread', '%6frders:read', 'orders%2Fread'],
+      ...['orders:read?scope=admin', 'orders:read?'],
+    ])
+      assertLetThrough(t, await ask(token, `/forward-auth/scope/${path}`), token, path)
+    for (const path of [
+      ...[
+        'admin',
+        'orders',
+        'orders:',
+        'orders:rea',
+        'orders:reads',
+        'read',
+        ':read',
+        'A',
+        'b',
+        'orders%252Fread',
+      ],
+      ...[
+        'Orders:read',
+        'orders:read%20',
+        '%20orders:read',
+        'a%20orders:read',
+        'a+orders:read',
+        'a,orders:read',
+      ],
+      ...[
+        'orders:read%00',
+        'orders:read%0a',
+        'a%0d%0ax-auth-subject:root',
+        '%c3%a9',
+        '%d0%b0',
+        '*',
+        '.*',
+        '%2e',
+      ],
+      ...['__proto__', 'length', '0', 'a'.repeat(65), '%20', ''],
+    ])
+      assertRefused(t, await ask(token, `/forward-auth/scope/${path}`), refusal('forbidden'), path)
+
+    const { token: person } = await somebody(['orders:read', 'admin'])
+    const { token: nothing } = await createService({ app, url })
+    for (const path of ['orders:read', 'admin', 'undefined', '%20', ''])
+      for (const [name, token] of Object.entries({ person, nothing }))
+        assertRefused(
+          t,
+          await ask(token, `/forward-auth/scope/${path}`),
+          refusal('forbidden'),
+          `${name}: ${path}`,
+        )
+    for (const path of ['/forward-auth', '/forward-auth/role/a'])
+      assertRefused(t, await ask(token, path), refusal('forbidden'), `a service at ${path}`)
+  },
+)
+
+t.test('a service’s token that was taken back or has expired is no good for any scope', async (t) => {
+  const clock = createManualClock()
+  const instance = await startInstance(t, { stores: await embedded(t), clock })
+  const [one, other] = [await createService(instance, 'read'), await createService(instance, 'read')]
+  const ask = ({ token }: typeof one, path: string) =>
+    call(instance.url, `/forward-auth/scope/${path}`, { headers: bearer(token) })
+  for (const service of [one, other])
+    assertLetThrough(t, await ask(service, 'read'), service.token, 'at first')
+  await instance.app.clients.disable(one.id, 'test')
+  for (const path of ['read', 'write'])
+    assertRefused(t, await ask(one, path), refusal('token_revoked'), `taken back: ${path}`)
+  assertLetThrough(t, await ask(other, 'read'), other.token, 'another')
+  clock.advance(906)
+  for (const path of ['read', 'write'])
+    assertRefused(t, await ask(other, path), refusal('token_expired'), `expired: ${path}`)
+})
+
 t.test('whatever stands behind /forward-auth, a proxy is told what it can pass on', async (t) => {
   const { token } = await somebody(['editor'])
   const nothing = inStatus(403, refusal('not_found'))
@@ -203,9 +286,14 @@ t.test('whatever stands behind /forward-auth, a proxy is told what it can pass o
     ['/role/editor/', nothing],
     ['/role/editor/x', nothing],
     ['//role/editor', nothing],
-    ['/scope/read', nothing],
+    ['/scope', nothing],
+    ['/scopes/read', nothing],
+    ['/scope/read/', nothing],
+    ['/scope/orders/read', nothing],
     [`/role/${'a'.repeat(200)}`, invalid],
+    [`/scope/${'a'.repeat(200)}`, invalid],
     ['/role/%zz', invalid],
+    ['/scope/%zz', invalid],
     ['/%', invalid],
   ] as const)
     for (const method of ['GET', 'POST', 'OPTIONS']) {

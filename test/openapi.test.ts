@@ -196,6 +196,18 @@ async function registerAdmin(url: string, databaseUrl: string): Promise<LoggedIn
   return { ...user, ...(await logIn(url, user)) }
 }
 
+const allScopes = ['introspect', 'revoke', 'revocations:read']
+/** These want a token that was granted something. */
+const ofServices = new Set(['forwardAuthByScope', 'readRevocations'])
+
+async function grantedTo(
+  app: FastifyInstance,
+  { client_id, client_secret }: { client_id: string; client_secret: string },
+): Promise<string> {
+  const client = await app.clients.authenticate(client_id, client_secret)
+  return app.clients.grant(client, undefined, { requestId: '', address: '' }).access_token
+}
+
 const giveRoles = (databaseUrl: string, id: string, roles: string[]) =>
   withClient(databaseUrl, (client) => client.query('update users set roles = $2 where id = $1', [id, roles]))
 
@@ -211,7 +223,7 @@ t.test('whoever asks as it says is answered as it says', async (t) => {
 
   // One that closes its account closes its own last.
   for (const asked of operations.filter((other) => other !== register)) {
-    const service = await app.clients.create({ name: 'x', scopes: ['introspect', 'revoke'] }, 'test')
+    const service = await app.clients.create({ name: 'x', scopes: allScopes }, 'test')
     const seen = new Set<string>()
     const see = (reply: Reply): Reply => {
       assertSaid(t, asked, reply)
@@ -229,10 +241,12 @@ t.test('whoever asks as it says is answered as it says', async (t) => {
         kid,
         token,
         role: 'admin',
+        scope: 'introspect',
         client_id: service.client_id,
       }
       if ('bearerAuth' in demand) {
-        see(await ask(url, asked, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }))
+        const own = ofServices.has(asked.operationId) ? await grantedTo(app, service) : token
+        see(await ask(url, asked, { given, headers: bearer(own), ...(asked.isBodyOptional && noBody) }))
       } else if ('basicAuth' in demand) {
         see(await ask(url, asked, { headers: basic(ada), ...noBody }))
       } else if ('clientBasic' in demand) {
@@ -270,7 +284,7 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     seen.get(asked)?.add(reply.body.code ?? reply.body.error)
   }
 
-  const service = await app.clients.create({ name: 'x', scopes: ['introspect', 'revoke'] }, 'test')
+  const service = await app.clients.create({ name: 'x', scopes: allScopes }, 'test')
   const plain = await app.clients.create({ name: 'x', scopes: [] }, 'test')
 
   /** Fresh ones for each operation, for some operations end sessions. */
@@ -282,10 +296,8 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     const nobody = await registerAndLogIn(url)
     await withClient(postgres.url, (client) => client.query('delete from users where id = $1', [nobody.id]))
     const live = await registerAdmin(url, postgres.url)
-    const client = await app.clients.authenticate(plain.client_id, plain.client_secret)
-    const ofService = app.clients.grant(client, undefined, { requestId: '', address: '' }).access_token
     return {
-      ofService,
+      ofService: await grantedTo(app, plain),
       expired: expired.token,
       revoked: revoked.token,
       nobody: nobody.token,
@@ -340,6 +352,10 @@ t.test('every code that it says an operation can fail by is seen from it, and no
       for (let time = 0; time < 2; time++) await see(asked, ask(limited.url, asked, { given, headers }))
   }
 
+  const readRevocations = operation('readRevocations')
+  const reading = bearer(await grantedTo(app, service))
+  const gone = { ...readRevocations, path: `/revocations?cursor=999.${randomUUID()}` }
+  await see(readRevocations, ask(url, gone, { headers: reading }))
   const { privateKey } = await generateKeyPair('ES256')
   const held = new Map<Operation, string[]>()
   for (const asked of operations) {
@@ -381,6 +397,7 @@ t.test('every code that it says an operation can fail by is seen from it, and no
           ask(url, asked, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }),
         )
     }
+    await see(readRevocations, ask(url, readRevocations, { headers: reading }))
   }
   await postgres.kill('SIGKILL')
   await seeAll()

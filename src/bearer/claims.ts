@@ -41,6 +41,10 @@ export type AccessTokenClaims = PersonClaims | ServiceClaims
 
 export const isOfPerson = (claims: AccessTokenClaims): claims is PersonClaims => 'sid' in claims
 
+/** Whether it was granted this scope. */
+export const hasScope = (claims: AccessTokenClaims, scope: string): boolean =>
+  'scope' in claims && parseScope(claims.scope)?.includes(scope) === true
+
 /** A token whose signature and claims hold, with the key that signed it. Whether it was taken back is another question. */
 export interface AccessToken<Claims = AccessTokenClaims> {
   kid: string

@@ -5,6 +5,7 @@ import fp from 'fastify-plugin'
 import { authorizationOf, presentedToken } from '../bearer/authorization-header.ts'
 import {
   type AccessToken,
+  hasScope,
   isExpired,
   isFromTheFuture,
   isOfPerson,
@@ -21,6 +22,10 @@ declare module 'fastify' {
     demandAccessToken(this: FastifyInstance): void
     /** The same for one request, where it depends on the request. */
     authenticate(request: FastifyRequest): Promise<void>
+    /** Lets through whoever's live token was granted this scope, or the one of the request. @throws Outcome as demandAccessToken */
+    demandScope(this: FastifyInstance, scope: string | ScopeOf): void
+    /** The same for one request. */
+    authenticateForScope(request: FastifyRequest, scope: string): Promise<void>
     /**
      * For a token that somebody who is known asks about: whether it is live, whosever it is.
      *
@@ -33,10 +38,15 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Behind a guard: the token that was let through. */
     accessToken: AccessToken<PersonClaims>
+    /** Behind one that demands a scope, whosever it is. */
+    scopedToken: AccessToken
   }
 }
 
+type ScopeOf = (request: FastifyRequest) => string
 type Done = (refusal?: Error) => void
+/** Says what is against a token that is live, or hands it on. */
+type Admit = (request: FastifyRequest, token: InspectedToken) => Outcome | undefined
 
 const tooEarly = () => new Outcome('token_invalid', { reason: 'issued in the future' })
 
@@ -62,6 +72,7 @@ export default fp(
 
     // Without a guard there is no token, and reading one throws rather than answering for nobody.
     app.decorateRequest('accessToken')
+    app.decorateRequest('scopedToken')
 
     function recall({ raw }: FastifyRequest): InspectedToken | undefined {
       const authorization = authorizationOf(raw.rawHeaders)
@@ -113,38 +124,56 @@ export default fp(
     app.decorate('recognise', async (request) => {
       const token = recall(request) ?? (await inspect(request))
       if (isEarly(token, inSeconds(clock))) throw tooEarly()
-      if (!isOfPerson(token.claims)) throw new Outcome('forbidden')
-      request.accessToken = token as AccessToken<PersonClaims>
+      const refusal = admitPerson(request, token)
+      if (refusal) throw refusal
     })
 
-    function authenticate(request: FastifyRequest, done: Done): void {
-      const known = recall(request)
-      if (known) admit(request, known, done)
-      // Refusals of one tick leave together, as verdicts do (revocation/check).
-      else
-        inspect(request).then(
-          (token) => admit(request, token, done),
-          (refusal: Error) => setImmediate(done, refusal),
-        )
+    /** Lets live tokens through that `admit` has nothing against. */
+    function createGuard(admit: Admit) {
+      const conclude = (request: FastifyRequest, token: InspectedToken, done: Done) =>
+        judge(token, (refusal) => done(refusal ?? admit(request, token)))
+
+      return function guard(request: FastifyRequest, done: Done): void {
+        const known = recall(request)
+        if (known) conclude(request, known, done)
+        // Refusals of one tick leave together, as verdicts do (revocation/check).
+        else
+          inspect(request).then(
+            (token) => conclude(request, token, done),
+            (refusal: Error) => setImmediate(done, refusal),
+          )
+      }
     }
 
-    function admit(request: FastifyRequest, token: InspectedToken, done: Done): void {
-      const { claims } = token
-      judge(token, (refusal) => {
-        if (refusal) done(refusal)
-        else if (!isOfPerson(claims)) done(new Outcome('forbidden'))
-        else {
-          request.accessToken = token as AccessToken<PersonClaims>
-          done()
-        }
-      })
+    function guardScope(scope: FastifyInstance, guard: ReturnType<typeof createGuard>): void {
+      scope.addHook('onRequest', (request, _reply, done) => guard(request, done))
+      scope.describeRoutes({ security: [{ bearerAuth: [] }], failures: refusals })
     }
-    app.decorate('authenticate', promisify(authenticate))
 
+    const guardPersons = createGuard(admitPerson)
+    app.decorate('authenticate', promisify(guardPersons))
     app.decorate('demandAccessToken', function () {
-      this.addHook('onRequest', (request, _reply, done) => authenticate(request, done))
-      this.describeRoutes({ security: [{ bearerAuth: [] }], failures: refusals })
+      guardScope(this, guardPersons)
+    })
+    app.decorate('authenticateForScope', (request, scope) => promisify(createGuard(admitTo(scope)))(request))
+    app.decorate('demandScope', function (scope) {
+      guardScope(this, createGuard(admitTo(scope)))
     })
   },
   { name: 'authentication', dependencies: ['clock', 'limits', 'openapi', 'revocation', 'token-inspection'] },
 )
+
+function admitPerson(request: FastifyRequest, token: InspectedToken): Outcome | undefined {
+  if (!isOfPerson(token.claims)) return new Outcome('forbidden')
+  request.accessToken = token as AccessToken<PersonClaims>
+  return undefined
+}
+
+function admitTo(scope: string | ScopeOf): Admit {
+  return (request, token) => {
+    const demanded = typeof scope === 'string' ? scope : scope(request)
+    if (!hasScope(token.claims, demanded)) return new Outcome('forbidden')
+    request.scopedToken = token
+    return undefined
+  }
+}

@@ -3,27 +3,34 @@
  * no method, no query, no body. So all is said before a body would be read or anything validated.
  */
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import type { FastifyReply, FastifyRequest, HTTPMethods, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods, RouteOptions } from 'fastify'
 import { Outcome } from '../outcomes.ts'
 import { RoleParams } from '../schemas/accounts.ts'
+import { ScopeParams } from '../schemas/clients.ts'
 import { LetThrough } from '../schemas/forward-auth.ts'
+
+type AnyClaims = FastifyRequest['scopedToken']['claims']
 
 const description = `\
 Any method is answered alike, and neither the query nor a body is looked at. What every guarded route refuses is refused, in one
 of the statuses that proxies pass on.`
 
-export const forwardAuthRoutes: FastifyPluginAsyncTypebox = async (app) => {
-  /** The document has GET, which stands for all. */
-  function onAnyMethod({ schema, ...route }: Omit<RouteOptions, 'method' | 'handler'>): void {
-    const others = app.supportedMethods.filter((method) => method !== 'GET' && method !== 'HEAD')
-    const handler = () => {}
-    app.route({ ...route, handler, method: 'GET', schema: { ...schema, description, tags: ['Tokens'] } })
-    app.route({ ...route, handler, method: others as HTTPMethods[], schema: { hide: true } })
-  }
+/** The document has GET, which stands for all. */
+function onAnyMethod(
+  app: FastifyInstance,
+  { schema, ...route }: Omit<RouteOptions, 'method' | 'handler'>,
+): void {
+  const others = app.supportedMethods.filter((method) => method !== 'GET' && method !== 'HEAD')
+  const handler = () => {}
+  app.route({ ...route, handler, method: 'GET', schema: { ...schema, description, tags: ['Tokens'] } })
+  app.route({ ...route, handler, method: others as HTTPMethods[], schema: { hide: true } })
+}
 
-  onAnyMethod({
+/** For people. */
+export const forwardAuthRoutes: FastifyPluginAsyncTypebox = async (app) => {
+  onAnyMethod(app, {
     url: '/forward-auth',
-    onRequest: letThrough,
+    onRequest: letPersonThrough,
     schema: {
       operationId: 'forwardAuth',
       summary: 'Ask for a proxy whether a request may pass',
@@ -31,14 +38,29 @@ export const forwardAuthRoutes: FastifyPluginAsyncTypebox = async (app) => {
     },
   })
 
-  onAnyMethod({
+  onAnyMethod(app, {
     url: '/forward-auth/role/:role',
-    onRequest: [demandRole, letThrough],
+    onRequest: [demandRole, letPersonThrough],
     config: { failures: ['forbidden'] },
     schema: {
       operationId: 'forwardAuthByRole',
       summary: 'Ask for a proxy whether a request of somebody with this role may pass',
       params: RoleParams,
+      response: { 200: LetThrough },
+    },
+  })
+}
+
+/** For whoever was granted something, which services are. */
+export const forwardAuthScopeRoute: FastifyPluginAsyncTypebox = async (app) => {
+  app.demandScope(({ params }) => (params as { scope: string }).scope)
+  onAnyMethod(app, {
+    url: '/forward-auth/scope/:scope',
+    onRequest: ({ scopedToken }, reply) => letThrough(scopedToken.claims, reply),
+    schema: {
+      operationId: 'forwardAuthByScope',
+      summary: 'Ask for a proxy whether a request by a token with this scope may pass',
+      params: ScopeParams,
       response: { 200: LetThrough },
     },
   })
@@ -50,9 +72,12 @@ async function demandRole({ params, accessToken }: FastifyRequest): Promise<void
   if (!accessToken.claims.roles.includes(role)) throw new Outcome('forbidden')
 }
 
+const letPersonThrough = ({ accessToken }: FastifyRequest, reply: FastifyReply) =>
+  letThrough(accessToken.claims, reply)
+
 /** None of these can split a header or a list: three are UUIDs, and roles have a grammar (bearer/claims). */
-function letThrough({ accessToken }: FastifyRequest, reply: FastifyReply): void {
-  const { sub, sid, roles, jti } = accessToken.claims
+function letThrough({ sub, jti, ...claims }: AnyClaims, reply: FastifyReply): void {
+  const { sid = '', roles = [] } = claims as Partial<FastifyRequest['accessToken']['claims']>
   reply
     .headers({
       'cache-control': 'no-store',

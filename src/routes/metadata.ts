@@ -25,7 +25,9 @@ export const metadataRoute: FastifyPluginAsyncTypebox<MetadataOptions> = async (
     token_endpoint_auth_methods_supported: [...withSecret, 'none'],
     introspection_endpoint_auth_methods_supported: withSecret,
     revocation_endpoint_auth_methods_supported: withSecret,
-    scopes_supported: ['introspect', 'revoke'],
+    revocation_feed_endpoint: at('/revocations'),
+    forward_auth_endpoint: at('/forward-auth'),
+    scopes_supported: ['introspect', 'revoke', 'revocations:read'],
     service_documentation: at('/docs'),
   }
   app.get(

@@ -4,6 +4,8 @@ import { Id } from './id.ts'
 
 const scope = Type.String({ pattern: scopePattern })
 
+export const ScopeParams = Type.Object({ scope })
+
 export const ClientBody = Type.Object(
   {
     name: Type.String({ minLength: 1, maxLength: 200, examples: ['billing'] }),

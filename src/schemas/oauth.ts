@@ -66,6 +66,8 @@ export const ServerMetadata = Type.Object(
     token_endpoint_auth_methods_supported: Type.Array(Type.String()),
     introspection_endpoint_auth_methods_supported: Type.Array(Type.String()),
     revocation_endpoint_auth_methods_supported: Type.Array(Type.String()),
+    revocation_feed_endpoint: Type.String(),
+    forward_auth_endpoint: Type.String(),
     scopes_supported: Type.Array(Type.String()),
     service_documentation: Type.String(),
   },
