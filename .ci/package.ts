@@ -1,12 +1,23 @@
 /** Packs the package, installs it from the file into an empty folder, and starts it there as its users would: `npx latchkey`. */
 import assert from 'node:assert/strict'
-import { execFileSync, spawn } from 'node:child_process'
+import { execFile, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
 import { getProtected, logOut, registerAndLogIn } from '../test/fixtures/client.ts'
+
+/** A verifier that may not follow, as whoever has only installed the package. */
+const followed = `
+import { createVerifier } from 'latchkey/verifier'
+const { URL, TOKEN } = process.env
+const its = { issuer: 'http://localhost:0', audience: 'http://localhost:0' }
+const verifier = createVerifier({ ...its, url: URL, clientId: 'nobody', clientSecret: 'none' })
+const refused = await verifier.verify(['authorization', 'Bearer ' + TOKEN]).catch((error) => error)
+process.stdout.write(refused.code)
+verifier.close()`
 
 const folder = mkdtempSync(join(tmpdir(), 'latchkey-package-'))
 const npm = (args: string[], cwd: string) => execFileSync('npm', args, { cwd, encoding: 'utf8' })
@@ -22,7 +33,7 @@ try {
     needed.filter((path) => !paths.includes(path)),
     [],
   )
-  const known = /^(dist\/[\w/-]+\.js|migrations\/(\d{4}_\w+\.sql|meta\/_journal\.json))$/
+  const known = /^(dist\/[\w/-]+\.(js|d\.ts)|migrations\/(\d{4}_\w+\.sql|meta\/_journal\.json))$/
   assert.deepEqual(
     paths.filter((path) => !needed.includes(path) && !known.test(path)),
     [],
@@ -47,6 +58,11 @@ try {
   assert.equal((await logOut(url, token)).status, 204)
   assert.equal((await getProtected(url, token)).body.code, 'token_revoked')
   assert.equal((await fetch(`${url}/docs/`)).status, 200)
+  const verifier = await promisify(execFile)('node', ['--input-type=module', '-e', followed], {
+    cwd: empty,
+    env: { PATH: process.env.PATH, URL: url, TOKEN: token },
+  })
+  assert.equal(verifier.stdout, 'revocation_unknown')
   process.stdout.write(`the package starts from its file, with ${paths.length} files in it\n`)
 } finally {
   if (service?.pid) {

@@ -23,6 +23,7 @@ const mayImport: Record<string, readonly string[]> = {
   plugins: [...areas, ...leaves, 'plugins', 'config'],
   schemas: ['schemas', 'bearer'],
   routes: ['schemas', 'outcomes'],
+  sdk: ['sdk', 'bearer'],
   app: ['plugins', 'routes', 'config'],
   workers: ['plugins', 'config'],
   'kept-tick': [],

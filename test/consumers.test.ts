@@ -5,10 +5,18 @@ import { fileURLToPath } from 'node:url'
 import { decodeProtectedHeader } from 'jose'
 import t, { type Test } from 'tap'
 import { postgresAndRedis } from './fixtures/app.ts'
-import { bearer, call, logIn, logOut, type Reply, registerAndLogIn } from './fixtures/client.ts'
+import {
+  bearer,
+  call,
+  type LoggedIn,
+  logIn,
+  logOut,
+  type Reply,
+  registerAndLogIn,
+} from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { ensureFlask, python } from './fixtures/install.ts'
-import { runCli, startServer } from './fixtures/process.ts'
+import { launchExample, runCli, startServer } from './fixtures/process.ts'
 import { freePort } from './fixtures/servers.ts'
 
 /** The service, at the address that its tokens and documents tell. */
@@ -16,13 +24,14 @@ async function startHere(t: Test) {
   const { env: stores } = await postgresAndRedis(t)
   const port = await freePort()
   const env = { ...stores, PORT: `${port}`, ISSUER: `http://127.0.0.1:${port}` }
-  const server = await startServer(t, { env })
+  const start = () => startServer(t, { env })
+  const server = await start()
   const latchkey = async (...args: string[]) => {
     const { code, stdout, stderr } = await runCli(t, ['--json', ...args], { env })
     t.equal(code, 0, stderr)
     return JSON.parse(stdout)
   }
-  return { ...server, latchkey }
+  return { ...server, start, latchkey }
 }
 
 // Whoever has no Flask can do without; CI cannot.
@@ -85,4 +94,62 @@ t.test('an application in Flask guards its own routes with our tokens', { skip }
   t.equal((await ask('/transfers', after)).status, 503, 'no answer lets nobody in')
   t.equal((await ask('/reports', after)).status, 200, 'what is checked here goes on')
   signal('SIGCONT')
+})
+
+t.test('two backends follow one feed, while the service dies and starts again under them', async (t) => {
+  const { url, latchkey, start, signal, end } = await startHere(t)
+  const [{ client_id, client_secret }] = await latchkey(
+    'clients',
+    'create',
+    'app',
+    '--scope',
+    'revocations:read',
+  )
+  const credentials = { ISSUER: url, CLIENT_ID: client_id, CLIENT_SECRET: client_secret }
+  const ports = await Promise.all([freePort(), freePort()])
+  for (const port of ports) launchExample(t, 'node/app.js', { env: { ...credentials, PORT: `${port}` } })
+  const ask = (token: string) =>
+    Promise.all(ports.map((port) => call(`http://127.0.0.1:${port}`, '/reports', { headers: bearer(token) })))
+  const statuses = async (token: string) => (await ask(token)).map(({ status }) => status)
+  const users = await Promise.all(Array.from({ length: 3 }, () => registerAndLogIn(url)))
+  const [early, late, good] = users as [LoggedIn, LoggedIn, LoggedIn]
+  await eventually(
+    t,
+    () =>
+      statuses(early.token).then(
+        () => true,
+        () => false,
+      ),
+    10_000,
+  )
+
+  for (const { token, id } of users)
+    t.match(await ask(token), [
+      { status: 200, body: { sub: id } },
+      { status: 200, body: { sub: id } },
+    ])
+  t.equal((await logOut(url, early.token)).status, 204)
+  for (const { status, body } of await ask(early.token))
+    t.strictSame(
+      { status, code: body.code },
+      { status: 401, code: 'token_revoked' },
+      'once it is acknowledged',
+    )
+
+  signal('SIGKILL')
+  await end
+  t.strictSame(await statuses(good.token), [200, 200], 'nobody needs the service for what is known')
+  t.strictSame(await statuses(early.token), [401, 401])
+  await start()
+  t.equal((await logOut(url, late.token)).status, 204)
+  await eventually(t, async () => (await statuses(late.token)).every((status) => status === 401))
+  t.strictSame(await statuses(good.token), [200, 200])
+  t.strictSame(await statuses(early.token), [401, 401])
+  t.match(
+    await call(`http://127.0.0.1:${ports[0]}`, '/reports', { method: 'POST', headers: bearer(good.token) }),
+    {
+      status: 403,
+      body: { code: 'forbidden' },
+    },
+  )
 })

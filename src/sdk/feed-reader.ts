@@ -1,0 +1,111 @@
+/** Follows the feed of revocations for as long as its process lives, whatever happens to the service meanwhile. */
+import { setTimeout as delay } from 'node:timers/promises'
+import { EventSourceParserStream } from 'eventsource-parser/stream'
+import type { RevocationEntry } from '../bearer/revoked-entries.ts'
+import { fromSecurityEvent } from '../bearer/security-events.ts'
+
+export interface FeedReader {
+  /** Reads until it is stopped. */
+  start(): void
+  stop(): void
+  /** Resolves when all that had been taken back before has been read. */
+  readonly ready: Promise<void>
+  /** For how long nobody has told that nothing is missing, in milliseconds. */
+  ageMs(): number
+}
+
+export interface FeedReaderOptions {
+  url: string
+  /** A token that may read it, asked for each time that a stream is opened. */
+  getToken(signal: AbortSignal): Promise<string>
+  onEntry(entry: RevocationEntry): void
+  onChange(state: 'following' | 'lost', cause?: unknown): void
+}
+
+/** The service says something every 2 s. */
+const silenceMs = 6_000
+const shortestPauseMs = 100
+const longestPauseMs = 5_000
+
+export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReaderOptions): FeedReader {
+  const stopping = new AbortController()
+  const { promise: ready, resolve: becomeReady } = withResolvers()
+  let cursor: string | undefined
+  let currentAt = Number.NEGATIVE_INFINITY
+  let failures = 0
+  let lost = false
+
+  /** One stream, to its end. @throws whatever ends it but the service's own word */
+  async function read(): Promise<void> {
+    const silence = new AbortController()
+    const timer = setTimeout(() => silence.abort(new Error('the feed is silent')), silenceMs)
+    const signal = AbortSignal.any([stopping.signal, silence.signal])
+    try {
+      const headers = {
+        accept: 'text/event-stream',
+        authorization: `Bearer ${await getToken(signal)}`,
+        ...(cursor !== undefined && { 'last-event-id': cursor }),
+      }
+      const response = await fetch(url, { headers, signal })
+      // What is known stays known; all that is refused now is read once more.
+      if (response.status === 410) cursor = undefined
+      if (response.status !== 200 || !response.body) {
+        await response.body?.cancel()
+        throw new Error(`the feed answered ${response.status}`)
+      }
+      const onComment = () => timer.refresh()
+      const events = response.body
+        .pipeThrough(new TextDecoderStream())
+        .pipeThrough(new EventSourceParserStream({ onComment }))
+      for await (const { event, data, id } of events) {
+        timer.refresh()
+        if (event === 'revocation') onEntry(fromSecurityEvent(JSON.parse(data)))
+        else if (event === 'heartbeat') noteCurrent()
+        // Only now: what could not be read is asked for again.
+        if (id !== undefined) cursor = id
+      }
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  function noteCurrent(): void {
+    currentAt = performance.now()
+    failures = 0
+    becomeReady()
+    if (lost) onChange('following')
+    lost = false
+  }
+
+  async function readOn(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      try {
+        await read()
+      } catch (error) {
+        if (stopping.signal.aborted) return
+        failures++
+        if (!lost) onChange('lost', error)
+        lost = true
+      }
+      // A stream ends with its token, and goes on with another one. Who fails waits longer each time, and not all as long.
+      const pause = Math.min(longestPauseMs, shortestPauseMs * 2 ** failures) * (0.5 + Math.random() / 2)
+      if (failures > 0) await delay(pause, undefined, { signal: stopping.signal }).catch(() => {})
+    }
+  }
+
+  return {
+    start: () => void readOn(),
+    stop: () => stopping.abort(),
+    ready,
+    ageMs: () => performance.now() - currentAt,
+  }
+}
+
+/** Promise.withResolvers, which Node 20 does not have. */
+function withResolvers(): { promise: Promise<void>; resolve(): void } {
+  let resolve = () => {}
+  const promise = new Promise<void>((done) => {
+    resolve = done
+  })
+  return { promise, resolve }
+}

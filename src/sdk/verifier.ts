@@ -1,0 +1,170 @@
+/**
+ * `latchkey/verifier`, for backends on Node that take latchkey's tokens. A token is verified here, by the keys of the service, and
+ * looked up among what was taken back, which the feed brings here as it happens: no request asks anybody anything.
+ */
+import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
+import { signingAlgorithms } from '../bearer/algorithms.ts'
+import { authorizationOf, presentedToken } from '../bearer/authorization-header.ts'
+import {
+  type AccessTokenClaims,
+  hasScope,
+  isExpired,
+  isFromTheFuture,
+  isOfPerson,
+  misshapenClaim,
+} from '../bearer/claims.ts'
+import { createRevokedTokens, type PreparedToken } from '../bearer/revoked-tokens.ts'
+import { createVerifiedTokens } from '../bearer/verified-tokens.ts'
+import { createFeedReader } from './feed-reader.ts'
+import { createGuards, type Guards } from './guards.ts'
+import { Refused } from './refused.ts'
+import { createServiceClient } from './service-client.ts'
+
+export interface VerifierOptions {
+  /** The service's ISSUER. */
+  issuer: string
+  /** Its AUDIENCE. */
+  audience: string
+  /** Where it is reached from here, if not at its issuer. */
+  url?: string
+  /** A client with the scope `revocations:read`, and `introspect` if that is to be asked. */
+  clientId: string
+  clientSecret: string
+  /** For how long it may be unknown whether something was taken back: 10 by default. The service tells every 2 seconds. */
+  maxStalenessSeconds?: number
+  /** What to do beyond it: refuse with 503 `revocation_unknown` (the default), or ask the service about each token. */
+  whenStale?: 'refuse' | 'introspect'
+  /** By how much clocks may differ: 5 by default. */
+  clockToleranceSeconds?: number
+  /** Told when the feed is lost, and why, and when it is followed again. */
+  onChange?(state: 'following' | 'lost', cause?: unknown): void
+}
+
+/** What a token must be good for, beyond being live. */
+export interface Demand {
+  scope?: string
+  role?: string
+}
+
+export interface Verifier extends Guards {
+  /**
+   * Whose request it is.
+   *
+   * @param rawHeaders of the request, as Node has them: names and values in turn
+   * @throws Refused
+   */
+  verify(rawHeaders: readonly string[], demand?: Demand): Promise<AccessTokenClaims>
+  /** Resolves when all is known that was taken back before. Until then it is stale. */
+  readonly ready: Promise<void>
+  /** Ends the feed. */
+  close(): void
+}
+
+interface VerifiedToken extends PreparedToken {
+  claims: AccessTokenClaims
+  presented: string
+}
+
+/** Some 2 kB each. */
+const rememberedTokens = 25_000
+const jwksMaxAgeMs = 300_000
+/** How often a token with an unknown kid may cause a look for new keys. */
+const jwksCooldownMs = 1_000
+const deadlineMs = 2_000
+
+export function createVerifier({
+  issuer,
+  audience,
+  url = issuer,
+  clientId,
+  clientSecret,
+  maxStalenessSeconds = 10,
+  whenStale = 'refuse',
+  clockToleranceSeconds = 5,
+  onChange = () => {},
+}: VerifierOptions): Verifier {
+  const now = () => Math.floor(Date.now() / 1000)
+  const at = (path: string) => `${url.replace(/\/$/, '')}${path}`
+  const service = createServiceClient({ at, clientId, clientSecret, deadlineMs })
+  const keys = createRemoteJWKSet(new URL(at('/.well-known/jwks.json')), {
+    cacheMaxAge: jwksMaxAgeMs,
+    cooldownDuration: jwksCooldownMs,
+    timeoutDuration: deadlineMs,
+  })
+  const verified = createVerifiedTokens<VerifiedToken>(rememberedTokens)
+  const revoked = createRevokedTokens(now)
+  const feed = createFeedReader({
+    url: at('/revocations'),
+    getToken: (signal) => service.getToken('revocations:read', signal),
+    onEntry: (entry) => revoked.add([entry]),
+    onChange,
+  })
+
+  /** By its signature and its claims; not yet whether it is good now. */
+  async function inspect(rawHeaders: readonly string[]): Promise<VerifiedToken> {
+    const presented = presentedToken(rawHeaders)
+    if ('failure' in presented) throw new Refused(presented.failure)
+    // As it is usually spaced: no other way to write it takes more memory.
+    const usual = `Bearer ${presented.token}`
+    const known = verified.find(usual)
+    if (known) return known
+    const { kid, claims } = await verifySignature(presented.token)
+    const token = Object.freeze({ presented: usual, ...revoked.prepare({ kid, claims }), claims })
+    verified.add(token)
+    return token
+  }
+
+  async function verifySignature(token: string): Promise<{ kid: string; claims: AccessTokenClaims }> {
+    const options = {
+      issuer,
+      audience,
+      typ: 'at+jwt',
+      algorithms: [...signingAlgorithms],
+      // The time is asked at each use.
+      currentDate: new Date(0),
+    }
+    const { payload, protectedHeader } = await jwtVerify(token, keys, options).catch(refuse)
+    const { kid } = protectedHeader
+    if (kid === undefined || Object.keys(protectedHeader).length !== 3 || misshapenClaim(payload))
+      throw new Refused('token_invalid')
+    const claims = payload as unknown as AccessTokenClaims
+    for (const part of [claims, ...Object.values(claims)]) Object.freeze(part)
+    return { kid, claims }
+  }
+
+  async function assertLive(token: VerifiedToken): Promise<void> {
+    if (isFromTheFuture(token.claims, now(), clockToleranceSeconds)) throw new Refused('token_invalid')
+    if (isExpired(token.claims, now(), clockToleranceSeconds)) throw new Refused('token_expired')
+    if (revoked.has(token)) throw new Refused('token_revoked')
+    if (feed.ageMs() < maxStalenessSeconds * 1000) return
+    if (whenStale === 'refuse') throw new Refused('revocation_unknown')
+    const isActive = await service.introspect(token.presented.slice('Bearer '.length)).catch((cause) => {
+      throw new Refused('revocation_unknown', cause)
+    })
+    if (!isActive) throw new Refused('token_revoked')
+  }
+
+  async function verify(rawHeaders: readonly string[], demand: Demand = {}): Promise<AccessTokenClaims> {
+    const authorization = authorizationOf(rawHeaders)
+    const known = typeof authorization === 'string' ? verified.find(authorization) : undefined
+    const token = known ?? (await inspect(rawHeaders))
+    await assertLive(token)
+    if (!isEnough(token.claims, demand)) throw new Refused('forbidden')
+    return token.claims
+  }
+
+  feed.start()
+  return { verify, ...createGuards(verify), ready: feed.ready, close: feed.stop }
+}
+
+const isEnough = (claims: AccessTokenClaims, { scope, role }: Demand): boolean =>
+  (scope === undefined || hasScope(claims, scope)) &&
+  (role === undefined || (isOfPerson(claims) && claims.roles.includes(role)))
+
+/** What is wrong with a token, and not with whoever was asked for the keys. */
+const faultOfToken = /^ERR_(JW[ST]_|JOSE_(ALG|NOT)_|JWKS_(NO|MULTIPLE)_)/
+
+function refuse(error: unknown): never {
+  const isFaulty = error instanceof errors.JOSEError && faultOfToken.test(error.code)
+  throw new Refused(isFaulty ? 'token_invalid' : 'revocation_unknown', error)
+}

@@ -1,0 +1,367 @@
+/** The verifier, as backends have it: it answers by the Bearer table without asking anybody, and learns of what is taken back. */
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import Fastify from 'fastify'
+import t, { type Test } from 'tap'
+import { createVerifier, type Demand, type VerifierOptions } from '../src/sdk/verifier.ts'
+import {
+  createManualClock,
+  type Instance,
+  postgresAndRedis,
+  randomUser,
+  startInstance,
+  withClient,
+} from './fixtures/app.ts'
+import {
+  bearer,
+  call,
+  logIn,
+  logOut,
+  post,
+  type Reply,
+  refusal,
+  refusalOf,
+  registerAndLogIn,
+} from './fixtures/client.ts'
+import { eventually } from './fixtures/eventually.ts'
+import { startRelay } from './fixtures/relay.ts'
+
+const root = { ...randomUser(), username: 'root' }
+const asAdmin = { BOOTSTRAP_ADMIN_USERNAME: root.username, BOOTSTRAP_ADMIN_PASSWORD: root.password }
+const audience = 'https://auth.test'
+
+async function administer(url: string, method: string, path: string, body?: object): Promise<Reply> {
+  const { token } = await logIn(url, root)
+  return call(url, path, {
+    method,
+    headers: { ...bearer(token), ...(body && { 'content-type': 'application/json' }) },
+    ...(body && { body: JSON.stringify(body) }),
+  })
+}
+
+async function createClient(url: string, ...scopes: string[]) {
+  const { status, body } = await administer(url, 'POST', '/admin/clients', { name: 'a backend', scopes })
+  if (status !== 201) throw new Error(`no client: ${status}`)
+  return { clientId: body.client_id as string, clientSecret: body.client_secret as string }
+}
+
+async function tokenOf(url: string, { clientId, clientSecret }: Awaited<ReturnType<typeof createClient>>) {
+  const { body } = await call(url, '/oauth2/token', {
+    method: 'POST',
+    headers: { authorization: `Basic ${Buffer.from(`${clientId}:${clientSecret}`).toString('base64')}` },
+    body: new URLSearchParams({ grant_type: 'client_credentials' }),
+  })
+  return body.access_token as string
+}
+
+interface Backend {
+  fastify: string
+  express: string
+  states: string[]
+  verifier: ReturnType<typeof createVerifier>
+}
+
+/** A backend of each kind behind one verifier. */
+async function startBackend(
+  t: Test,
+  service: Pick<Instance, 'url'>,
+  options: Partial<VerifierOptions> & Pick<VerifierOptions, 'clientId' | 'clientSecret'>,
+  demand: Demand = {},
+): Promise<Backend> {
+  const states: string[] = []
+  const onChange = (state: string) => void states.push(state)
+  const verifier = createVerifier({ issuer: audience, audience, url: service.url, onChange, ...options })
+  t.teardown(() => verifier.close())
+
+  const app = Fastify()
+  await app.register(verifier.fastify, demand)
+  app.all('/', async ({ tokenClaims }) => ({ sub: tokenClaims.sub }))
+  const fastify = await app.listen({ port: 0, host: '127.0.0.1' })
+  t.teardown(() => app.close())
+
+  const guard = verifier.express(demand)
+  const express = await listen(t, (request, response) =>
+    guard(request, response, (error) => {
+      const { tokenClaims } = request as IncomingMessage & { tokenClaims: { sub: string } }
+      response.statusCode = error ? 500 : 200
+      response.setHeader('content-type', 'application/json').end(JSON.stringify({ sub: tokenClaims?.sub }))
+    }),
+  )
+  return { fastify, express, states, verifier }
+}
+
+async function listen(t: Test, handler: RequestListener): Promise<string> {
+  const server = createServer(handler).listen(0, '127.0.0.1')
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+/** From both kinds of backend, which must say the same. */
+async function ask(
+  t: Test,
+  { fastify, express }: Backend,
+  headers: Record<string, string> | string,
+): Promise<Reply> {
+  const sent = typeof headers === 'string' ? bearer(headers) : headers
+  const [one, other] = await Promise.all([
+    call(fastify, '/', { headers: sent }),
+    call(express, '/', { headers: sent }),
+  ])
+  t.strictSame(refusalOf(other), refusalOf(one))
+  return one
+}
+
+/** Apart from the id of a request, which is whosever the request was. */
+function assertRefused(t: Test, reply: Reply, code: Parameters<typeof refusal>[0], name: string): void {
+  const { body, ...rest } = refusal(code)
+  const { request_id, ...problem } = body
+  const { body: seen, ...said } = refusalOf(reply)
+  const { request_id: none, ...told } = seen as typeof body
+  t.strictSame({ ...said, told, none }, { ...rest, told: problem, none: undefined }, name)
+}
+
+t.test('a backend answers by the Bearer table of the service', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const clock = createManualClock()
+  const service = await startInstance(t, { stores, clock, env: asAdmin })
+  const client = await createClient(service.url, 'revocations:read', 'reports:read')
+  const backend = await startBackend(t, service, client)
+  await backend.verifier.ready
+  const user = await registerAndLogIn(service.url)
+  const check = async (headers: Record<string, string> | string, code: Parameters<typeof refusal>[0]) => {
+    for (const time of ['cold', 'warm'])
+      assertRefused(
+        t,
+        await ask(t, backend, headers),
+        code,
+        `${code} ${time} ${JSON.stringify(headers).slice(0, 60)}`,
+      )
+  }
+
+  for (const _time of ['cold', 'warm'])
+    t.match(await ask(t, backend, user.token), { status: 200, body: { sub: user.id } })
+  t.match(
+    await ask(t, backend, { authorization: `bearer \t ${user.token} ` }),
+    { status: 200 },
+    'oddly spelled',
+  )
+  t.match(await ask(t, backend, await tokenOf(service.url, client)), { status: 200 }, 'a service')
+
+  await check({}, 'missing_token')
+  await check({ authorization: 'Basic abc' }, 'missing_token')
+  await check({ authorization: 'Bearer' }, 'malformed_authorization')
+  await check({ authorization: `Bearer ${user.token} x` }, 'malformed_authorization')
+  const [head = '', payload = '', signature = ''] = user.token.split('.')
+  const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const header = JSON.parse(Buffer.from(head, 'base64url').toString())
+  const forgeries = {
+    rubbish: 'rubbish',
+    'signed by nobody': `${head}.${payload}.${signature.slice(0, -8)}AAAAAAAA`,
+    unsigned: `${encode({ ...header, alg: 'none' })}.${payload}.`,
+    'of an unknown key': `${encode({ ...header, kid: 'unknown' })}.${payload}.${signature}`,
+    'of another algorithm': `${encode({ ...header, alg: 'HS256' })}.${payload}.${signature}`,
+    'a refresh token': user.refreshToken,
+  }
+  for (const forgery of Object.values(forgeries)) await check(forgery, 'token_invalid')
+
+  clock.advance(-2_000)
+  await check((await logIn(service.url, user)).token, 'token_expired')
+  clock.advance(2_060)
+  await check((await logIn(service.url, user)).token, 'token_invalid')
+  clock.advance(-60)
+
+  t.equal((await logOut(service.url, user.token)).status, 204)
+  await check(user.token, 'token_revoked')
+})
+
+t.test('what is not for this audience, or of another issuer, is refused', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const service = await startInstance(t, { stores, env: asAdmin })
+  const client = await createClient(service.url, 'revocations:read')
+  const { token } = await registerAndLogIn(service.url)
+  for (const wrong of [{ audience: 'https://other.test' }, { issuer: 'https://other.test' }]) {
+    const backend = await startBackend(t, service, { ...client, ...wrong })
+    // The feed is the service's, whatever is wrong with the tokens.
+    await backend.verifier.ready
+    assertRefused(t, await ask(t, backend, token), 'token_invalid', JSON.stringify(wrong))
+  }
+})
+
+t.test('a guard can demand a scope or a role', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const service = await startInstance(t, { stores, env: asAdmin })
+  const client = await createClient(service.url, 'revocations:read', 'reports:read')
+  const granted = await tokenOf(service.url, client)
+  const { token: adminToken } = await logIn(service.url, root)
+  const { token } = await registerAndLogIn(service.url)
+
+  const ofScope = await startBackend(t, service, client, { scope: 'reports:read' })
+  const ofRole = await startBackend(t, service, client, { role: 'admin' })
+  await Promise.all([ofScope.verifier.ready, ofRole.verifier.ready])
+  t.equal((await ask(t, ofScope, granted)).status, 200)
+  assertRefused(t, await ask(t, ofScope, token), 'forbidden', 'a person has no scope')
+  t.equal((await ask(t, ofRole, adminToken)).status, 200)
+  for (const other of [granted, token])
+    assertRefused(t, await ask(t, ofRole, other), 'forbidden', 'no such role')
+})
+
+t.test('whatever was taken back is refused by the time that it is acknowledged', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const [a, b] = await Promise.all([1, 2].map(() => startInstance(t, { stores, env: asAdmin })))
+  const [one, other] = [a as Instance, b as Instance]
+  const client = await createClient(one.url, 'revocations:read')
+  const before = await registerAndLogIn(one.url)
+  t.equal((await logOut(other.url, before.token)).status, 204)
+
+  const backend = await startBackend(t, one, client)
+  await backend.verifier.ready
+  assertRefused(t, await ask(t, backend, before.token), 'token_revoked', 'before the backend was there')
+
+  const user = await registerAndLogIn(one.url)
+  const second = await logIn(one.url, user)
+  t.equal((await ask(t, backend, user.token)).status, 200)
+  t.equal((await logOut(other.url, user.token)).status, 204)
+  assertRefused(t, await ask(t, backend, user.token), 'token_revoked', 'one session, on the other instance')
+  t.equal((await ask(t, backend, second.token)).status, 200)
+  t.equal((await post(other.url, '/logout?scope=all', undefined, bearer(second.token))).status, 204)
+  assertRefused(t, await ask(t, backend, second.token), 'token_revoked', 'all of them')
+
+  const granted = await tokenOf(one.url, client)
+  t.equal((await ask(t, backend, granted)).status, 200)
+  const form = {
+    method: 'POST',
+    body: new URLSearchParams({
+      token: granted,
+      client_id: client.clientId,
+      client_secret: client.clientSecret,
+    }),
+  }
+  t.equal((await call(other.url, '/oauth2/revoke', form)).status, 200)
+  assertRefused(t, await ask(t, backend, granted), 'token_revoked', 'one token')
+
+  const third = await logIn(one.url, user)
+  t.equal((await ask(t, backend, third.token)).status, 200)
+  const { body } = await administer(one.url, 'GET', '/admin/keys')
+  const { kid } = body.keys.find((key: { state: string }) => key.state === 'active')
+  t.equal((await administer(other.url, 'DELETE', `/admin/keys/${kid}`)).status, 204)
+  assertRefused(t, await ask(t, backend, third.token), 'token_revoked', 'a key, with all that it signed')
+  // What the next key signs is good here before anybody has fetched it.
+  await eventually(t, async () => (await ask(t, backend, (await logIn(one.url, user)).token)).status === 200)
+})
+
+t.test(
+  'while the service is away, a backend goes on with what it knows, until that is too old',
+  async (t) => {
+    const stores = await postgresAndRedis(t)
+    const service = await startInstance(t, { stores, env: asAdmin })
+    const client = await createClient(service.url, 'revocations:read')
+    const relay = await startRelay(t, service.url)
+    const [seen, unseen, dead, doomed] = await Promise.all(
+      Array.from({ length: 4 }, async () => (await registerAndLogIn(service.url)).token),
+    )
+    const patient = await startBackend(t, relay, { ...client, maxStalenessSeconds: 3_600 })
+    const strict = await startBackend(t, relay, { ...client, maxStalenessSeconds: 3 })
+    for (const { verifier } of [patient, strict]) await verifier.ready
+    t.equal((await logOut(service.url, dead as string)).status, 204)
+    for (const backend of [patient, strict]) t.equal((await ask(t, backend, seen as string)).status, 200)
+
+    relay.cut()
+    t.equal((await logOut(service.url, doomed as string)).status, 204)
+    t.equal((await ask(t, strict, seen as string)).status, 200, 'not too old yet')
+    await eventually(t, async () => (await ask(t, strict, seen as string)).status === 503)
+    assertRefused(
+      t,
+      await ask(t, strict, seen as string),
+      'revocation_unknown',
+      'too old: 503, and nobody is logged out',
+    )
+    assertRefused(
+      t,
+      await ask(t, strict, dead as string),
+      'token_revoked',
+      'what is known to be dead stays dead',
+    )
+    for (const token of [seen, unseen])
+      t.equal((await ask(t, patient, token as string)).status, 200, 'old enough for it')
+    t.strictSame([strict.states, patient.states], [['lost'], ['lost']])
+
+    await relay.mend()
+    for (const backend of [strict, patient]) {
+      await eventually(t, async () => (await ask(t, backend, doomed as string)).status === 401, 10_000)
+      assertRefused(t, await ask(t, backend, doomed as string), 'token_revoked', 'what it missed')
+      t.equal((await ask(t, backend, seen as string)).status, 200)
+      t.strictSame(backend.states, ['lost', 'following'])
+    }
+  },
+)
+
+t.test('a backend that cannot follow says 503, or asks about each token if it was told to', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const service = await startInstance(t, { stores, env: asAdmin })
+  const client = await createClient(service.url, 'introspect')
+  const { token } = await registerAndLogIn(service.url)
+  assertRefused(
+    t,
+    await ask(t, await startBackend(t, service, client), token),
+    'revocation_unknown',
+    'refuses',
+  )
+
+  const relay = await startRelay(t, service.url)
+  const asking = await startBackend(t, relay, { ...client, whenStale: 'introspect' })
+  t.equal((await ask(t, asking, token)).status, 200)
+  t.equal((await logOut(service.url, token)).status, 204)
+  assertRefused(t, await ask(t, asking, token), 'token_revoked', 'asks')
+  relay.cut()
+  assertRefused(t, await ask(t, asking, token), 'revocation_unknown', 'and has no answer')
+})
+
+t.test('a stream whose token expires goes on with another one, without a gap', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const service = await startInstance(t, { stores, env: { ...asAdmin, ACCESS_TOKEN_TTL_SECONDS: '60' } })
+  const clock = createManualClock()
+  const old = await startInstance(t, { stores, clock, env: asAdmin })
+  const client = await createClient(service.url, 'revocations:read')
+  const cursors: unknown[] = []
+  const watch = (message: unknown) => {
+    const { url, headers } = (message as { request: IncomingMessage }).request
+    if (url === '/revocations') cursors.push(headers['last-event-id'])
+  }
+  subscribe('http.server.request.start', watch)
+  t.teardown(() => unsubscribe('http.server.request.start', watch))
+  const backend = await startBackend(t, old, client)
+  await backend.verifier.ready
+  const user = await registerAndLogIn(service.url)
+  t.equal((await ask(t, backend, user.token)).status, 200)
+  clock.advance(1_000)
+  const grants = () => old.log.filter((line) => line.includes('client.token_issued')).length
+  await eventually(t, async () => grants() >= 2)
+  t.equal((await logOut(service.url, user.token)).status, 204)
+  assertRefused(t, await ask(t, backend, user.token), 'token_revoked', 'by the next stream')
+  t.strictSame(backend.states, [])
+  t.equal(cursors[0], undefined)
+  t.match(cursors[1], /^\d/, 'from where the first one ended')
+})
+
+t.test(
+  'a backup that was restored under the feed is read from its beginning, and nothing is forgotten',
+  async (t) => {
+    const stores = await postgresAndRedis(t)
+    const service = await startInstance(t, { stores, env: asAdmin })
+    const client = await createClient(service.url, 'revocations:read')
+    const backend = await startBackend(t, service, client)
+    await backend.verifier.ready
+    const [before, after] = await Promise.all([registerAndLogIn(service.url), registerAndLogIn(service.url)])
+    t.equal((await logOut(service.url, before.token)).status, 204)
+    await withClient(stores.env.DATABASE_URL as string, async (db) => {
+      await db.query('delete from revocations where subject = $1', [before.sid])
+      await db.query('update revocation_head set seq = (select coalesce(max(seq), 0) from revocations)')
+    })
+    t.equal((await logOut(service.url, after.token)).status, 204)
+    for (const { token } of [before, after])
+      await eventually(t, async () => (await ask(t, backend, token)).body.code === 'token_revoked')
+  },
+)
