@@ -1,7 +1,9 @@
 /** The servers that are measured beside each other, all on one core. */
+import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { freePort } from '../test/fixtures/servers.ts'
 import { type PinnedProcess, serverCore, startPinned, startPinnedGroup, waitFor } from './machine.ts'
 
@@ -30,21 +32,34 @@ const [, ...nodeFlags] = (
 
 const pathTo = (file: string) => fileURLToPath(new URL(file, import.meta.url))
 
-/** As it is shipped: what is built, in production mode. */
+/** All of the environment of one that is as it is shipped, in production mode. */
+const environmentOf = ({ databaseUrl, redisUrl }: Stores) => ({
+  NODE_ENV: 'production',
+  ISSUER: issuer,
+  KEY_ENCRYPTION_SECRET: keyEncryptionSecret,
+  DATABASE_URL: databaseUrl,
+  REDIS_URL: redisUrl,
+})
+
 export const startLatchkey = (
   stores: Stores,
   env: Readonly<Record<string, string>> = {},
   cores = serverCore,
-): Promise<Contestant> => {
-  const whole = {
-    NODE_ENV: 'production',
-    ISSUER: issuer,
-    KEY_ENCRYPTION_SECRET: keyEncryptionSecret,
-    DATABASE_URL: stores.databaseUrl,
-    REDIS_URL: stores.redisUrl,
-    ...env,
-  }
-  return start('/health/ready', [pathTo('../dist/server.js')], whole, cores)
+): Promise<Contestant> =>
+  start('/health/ready', [pathTo('../dist/server.js')], { ...environmentOf(stores), ...env }, cores)
+
+/** A service, with these scopes. @param stores of an instance that has started, for it makes the tables */
+export async function createClient(
+  stores: Stores,
+  scopes: readonly string[],
+): Promise<{ client_id: string; client_secret: string }> {
+  const asked = ['clients', 'create', 'bench', ...scopes.flatMap((scope) => ['--scope', scope])]
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    [pathTo('../dist/cli.js'), '--json', ...asked],
+    { env: { PATH: process.env.PATH, ...environmentOf(stores) } },
+  )
+  return JSON.parse(stdout)[0]
 }
 
 export const startBare = (): Promise<Contestant> => start('/protected', [pathTo('servers/bare.js')], {})

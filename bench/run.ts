@@ -11,6 +11,7 @@ import { ensureServers, installMissing, isOnPath } from '../test/fixtures/instal
 import { type Server, startPostgres, startRedis } from '../test/fixtures/servers.ts'
 import { drawChart } from './chart.ts'
 import { check } from './check.ts'
+import { doors } from './doors.ts'
 import { entries } from './entries.ts'
 import { logins } from './logins.ts'
 import { coreCount, otherCores } from './machine.ts'
@@ -20,7 +21,16 @@ import { start } from './start.ts'
 import { strangers } from './strangers.ts'
 import { workers } from './workers.ts'
 
-const chapters: Record<string, Chapter> = { check, strangers, workers, logins, sessions, entries, start }
+const chapters: Record<string, Chapter> = {
+  check,
+  strangers,
+  workers,
+  logins,
+  sessions,
+  doors,
+  entries,
+  start,
+}
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },

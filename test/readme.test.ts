@@ -33,7 +33,13 @@ const commandsOf = (title: string) =>
 t.test('every command is run by these tests, or by CI, or needs Docker and says so', async (t) => {
   const titles = new Set(blocks.filter(({ language }) => language === 'sh').map(({ title }) => title))
   t.strictSame([...titles], ['Run it', 'Use it', 'Running it for real', 'Services', 'Keys'])
-  t.strictSame([...new Set(blocks.map(({ language }) => language))].sort(), ['mermaid', 'nginx', 'sh', 'sql'])
+  t.strictSame([...new Set(blocks.map(({ language }) => language))].sort(), [
+    'js',
+    'mermaid',
+    'nginx',
+    'sh',
+    'sql',
+  ])
 
   const [start, startWithAdmin, test, ...others] = commandsOf('Run it')
   t.strictSame([start, test, others], ['npm ci && npm start\n', 'npm ci && npm test\n', []])
@@ -68,12 +74,14 @@ t.test(
       { code: 'token_revoked' },
       { users: [{ username: 'ada' }, { username: 'grace', roles: ['admin'] }] },
       { username: 'ada', roles: ['editor'] },
+      { active: false },
+      { events: [{}, {}, {}], more_available: true },
       { keys: [{ alg: 'ES256' }] },
       { openapi: /^3\.1/ },
       { status: 'live' },
       { status: 'ready' },
     ])
-    t.equal(replies.length, 13)
+    t.equal(replies.length, 15)
     await stop()
   },
 )
@@ -121,9 +129,10 @@ t.test('it runs for real as it says, and a restored backup is made safe as it sa
   await second.stop()
 })
 
-t.test('the configuration of nginx is the file that test/proxies.test.ts runs', async (t) => {
-  const [shown] = blocks.filter(({ language }) => language === 'nginx')
-  t.equal(shown?.text, file('deploy/forward-auth/nginx.conf'))
+t.test('what is shown for nginx and for Node are the files that other tests run', async (t) => {
+  const shown = (wanted: string) => blocks.find(({ language }) => language === wanted)?.text
+  t.equal(shown('nginx'), file('deploy/forward-auth/nginx.conf')) // test/proxies.test.ts
+  t.equal(shown('js'), file('examples/node/app.js')) // test/consumers.test.ts
 })
 
 t.test('every setting that is read is in a table of settings, and none else', async (t) => {
