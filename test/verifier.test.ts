@@ -365,3 +365,29 @@ t.test(
       await eventually(t, async () => (await ask(t, backend, token)).body.code === 'token_revoked')
   },
 )
+
+t.test('a feed that ends as soon as it begins is asked for less and less often', async (t) => {
+  let streams = 0
+  const url = await listen(t, (request, response) => {
+    if (request.url === '/oauth2/token') response.end('{"access_token": "x"}')
+    else {
+      streams++
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).end('retry: 500\n\n')
+    }
+  })
+  const states: string[] = []
+  const verifier = createVerifier({
+    issuer: audience,
+    audience,
+    url,
+    clientId: 'x',
+    clientSecret: 'x',
+    onChange: (state) => void states.push(state),
+  })
+  t.teardown(() => verifier.close())
+  await eventually(t, async () => streams >= 3)
+  const startedAt = performance.now()
+  await eventually(t, async () => streams >= 5)
+  t.ok(performance.now() - startedAt > 400, 'two more took their time')
+  t.strictSame(states, ['lost'])
+})

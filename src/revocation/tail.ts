@@ -4,6 +4,7 @@
  * relied on while it is fresh.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { ageOf, type Moment, rightNow } from '../bearer/moments.ts'
 import { createRevokedTokens, type RevokedTokens } from '../bearer/revoked-tokens.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
@@ -42,15 +43,6 @@ export interface TailOptions {
 const pageSize = 2_000
 /** How long a check waits for a look, counted from when that look was sent. */
 const patienceMs = 150
-
-/** When something happened, on the clock that never jumps and on the one that also runs while the machine is suspended. */
-interface Moment {
-  steady: number
-  wall: number
-}
-
-const rightNow = (): Moment => ({ steady: performance.now(), wall: Date.now() })
-const ageOf = (then: Moment): number => Math.max(performance.now() - then.steady, Date.now() - then.wall)
 
 /** A tail that is empty and not fresh until it is loaded. */
 export function createTail({ db, clock, intervalMs, freshMs, onChange }: TailOptions): Tail {

@@ -1,6 +1,7 @@
 /** Follows the feed of revocations for as long as its process lives, whatever happens to the service meanwhile. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { EventSourceParserStream } from 'eventsource-parser/stream'
+import { ageOf, type Moment, rightNow } from '../bearer/moments.ts'
 import type { RevocationEntry } from '../bearer/revoked-entries.ts'
 import { fromSecurityEvent } from '../bearer/security-events.ts'
 
@@ -31,12 +32,13 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
   const stopping = new AbortController()
   const { promise: ready, resolve: becomeReady } = withResolvers()
   let cursor: string | undefined
-  let currentAt = Number.NEGATIVE_INFINITY
+  let currentAt: Moment | undefined
   let failures = 0
   let lost = false
 
-  /** One stream, to its end. @throws whatever ends it but the service's own word */
+  /** One stream, to its end. @throws whatever ends it before it was of use */
   async function read(): Promise<void> {
+    let wasCurrent = false
     const silence = new AbortController()
     const timer = setTimeout(() => silence.abort(new Error('the feed is silent')), silenceMs)
     const signal = AbortSignal.any([stopping.signal, silence.signal])
@@ -60,17 +62,21 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
       for await (const { event, data, id } of events) {
         timer.refresh()
         if (event === 'revocation') onEntry(fromSecurityEvent(JSON.parse(data)))
-        else if (event === 'heartbeat') noteCurrent()
+        else if (event === 'heartbeat') {
+          wasCurrent = true
+          noteCurrent()
+        }
         // Only now: what could not be read is asked for again.
         if (id !== undefined) cursor = id
       }
+      if (!wasCurrent) throw new Error('the feed ended before it had told all')
     } finally {
       clearTimeout(timer)
     }
   }
 
   function noteCurrent(): void {
-    currentAt = performance.now()
+    currentAt = rightNow()
     failures = 0
     becomeReady()
     if (lost) onChange('following')
@@ -97,7 +103,7 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
     start: () => void readOn(),
     stop: () => stopping.abort(),
     ready,
-    ageMs: () => performance.now() - currentAt,
+    ageMs: () => (currentAt ? ageOf(currentAt) : Number.POSITIVE_INFINITY),
   }
 }
 
