@@ -1,9 +1,41 @@
 /** Accounts: one name one person, hashing that never takes the process down, and logins that lose every race they should. */
 import argon2 from 'argon2'
 import t from 'tap'
+import { createPasswords } from '../src/accounts/passwords.ts'
 import { canonicalUsername } from '../src/accounts/usernames.ts'
 import { postgresAndRedis, randomUser, type Stores, startInstance, withClient } from './fixtures/app.ts'
 import { call, getProtected, logIn, post, registerAndLogIn } from './fixtures/client.ts'
+
+t.test('who stood in line goes on with others, eight at most, and nobody is left behind', async (t) => {
+  const cheap = { memoryKib: 1024, passes: 1, parallelism: 1 }
+  const passwords = await createPasswords({ ...cheap, minLength: 8, concurrency: 1, queueMax: 40 })
+  const hash = await passwords.hash('correct horse')
+  let tick = 0
+  let counting = true
+  const count = () => {
+    tick++
+    if (counting) setImmediate(count)
+  }
+  setImmediate(count)
+
+  const ticks: number[] = []
+  const results = await Promise.all(
+    Array.from({ length: 30 }, async (_, i) => {
+      const tried = passwords.verify(i % 5 === 4 ? 'no hash' : hash, i % 2 ? 'wrong' : 'correct horse')
+      const result = await tried.catch(() => 'failed')
+      ticks.push(tick)
+      return result
+    }),
+  )
+  counting = false
+  t.strictSame(
+    results,
+    results.map((_, i) => (i % 5 === 4 ? 'failed' : i % 2 === 0)),
+  )
+  const sizes = [...new Set(ticks)].map((one) => ticks.filter((other) => other === one).length)
+  t.strictSame(sizes.slice(0, 3), [8, 8, 7], 'as many as are behind, and eight at most')
+  t.equal(await passwords.verify(hash, 'correct horse'), true, 'alone')
+})
 
 t.test('a username has one canonical form', async (t) => {
   const same: [string, string][] = [

@@ -28,6 +28,8 @@ export interface PasswordsOptions {
 }
 
 const passwordMaxLength = 256
+/** How many are handed on at once, at most. */
+const mostTogether = 8
 
 /** Every character counts, and however a keyboard composes it, it is the same character. */
 const canonical = (password: string) => password.normalize('NFC')
@@ -37,9 +39,27 @@ export async function createPasswords(options: PasswordsOptions): Promise<Passwo
   const parameters = { memoryCost: memoryKib, timeCost: passes, parallelism }
   const queue = fastq.promise((job: () => Promise<unknown>) => job(), concurrency)
 
+  const done: (() => void)[] = []
+
   async function inTurn<T>(job: () => Promise<T>): Promise<T> {
     if (queue.running() >= concurrency && queue.length() >= queueMax) throw new Outcome('overloaded')
-    return (await queue.push(job)) as T
+    try {
+      return (await queue.push(job)) as T
+    } finally {
+      await goOnTogether()
+    }
+  }
+
+  /**
+   * A hash empties the processor's caches, and whatever runs between two of them runs cold. So while others wait for their
+   * turn, those who had theirs go on together: nobody waits for more than are behind.
+   */
+  function goOnTogether(): Promise<void> {
+    return new Promise((resolve) => {
+      done.push(resolve)
+      if (done.length === mostTogether || done.length > queue.length())
+        for (const goOn of done.splice(0)) goOn()
+    })
   }
 
   const hash = (password: string) =>
