@@ -156,8 +156,7 @@ function doorTable(
   return {
     title: 'Which door for whom',
     about: `What a token costs that comes again, asked about one after the other, and how long after the request that takes a token back each
-door refuses it, on another instance than the one that was asked to. The acknowledgement of that request leaves after 260 ms: by
-then all of them refuse it.`,
+door refuses it, on another instance than the one that was asked to. The acknowledgement of that request leaves after 260 ms.`,
     columns: [
       '',
       'asker’s CPU, µs',

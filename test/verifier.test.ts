@@ -391,3 +391,57 @@ t.test('a feed that ends as soon as it begins is asked for less and less often',
   t.ok(performance.now() - startedAt > 400, 'two more took their time')
   t.strictSame(states, ['lost'])
 })
+
+t.test('what is missing or misspelt is no demand less: it stops the start', async (t) => {
+  const whole = { issuer: audience, audience, clientId: 'x', clientSecret: 'x' }
+  for (const wrong of [
+    { audience: undefined },
+    { issuer: '' },
+    { clientSecret: undefined },
+    { clockToleranceSeconds: '5' },
+    { clockToleranceSeconds: Number.NaN },
+    { clockToleranceSeconds: 301 },
+    { maxStalenessSeconds: Number.POSITIVE_INFINITY },
+    { maxStalenessSeconds: 1 },
+    { whenStale: 'accept' },
+  ])
+    t.throws(
+      () => createVerifier({ ...whole, ...wrong } as VerifierOptions),
+      TypeError,
+      JSON.stringify(wrong),
+    )
+
+  const verifier = createVerifier({ ...whole, url: 'http://127.0.0.1:1', onChange() {} })
+  t.teardown(() => verifier.close())
+  for (const wrong of [{ roles: 'admin' }, { scopes: 'x' }, { role: undefined }, { scope: '' }]) {
+    t.throws(() => verifier.express(wrong as Demand), TypeError, JSON.stringify(wrong))
+    const app = Fastify()
+    await t.rejects(
+      async () => app.register(verifier.fastify, wrong as Demand),
+      TypeError,
+      JSON.stringify(wrong),
+    )
+  }
+})
+
+t.test('whatever goes wrong with who is told of a loss, the feed is followed', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const service = await startInstance(t, { stores, env: asAdmin })
+  const client = await createClient(service.url, 'revocations:read')
+  const relay = await startRelay(t, service.url)
+  const warnings: string[] = []
+  const hear = ({ message }: Error) => void warnings.push(message)
+  process.on('warning', hear)
+  t.teardown(() => process.off('warning', hear))
+  const backend = await startBackend(t, relay, {
+    ...client,
+    onChange(state) {
+      throw new Error(`told ${state}`)
+    },
+  })
+  await backend.verifier.ready
+  relay.cut()
+  await eventually(t, async () => warnings.includes('told lost'))
+  await relay.mend()
+  await eventually(t, async () => warnings.includes('told following'), 10_000)
+})

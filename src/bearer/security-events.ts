@@ -3,6 +3,7 @@
  * and `complex` of SSF 1.0). Tokens and sessions have events that OpenID has named; generations and keys are latchkey's own.
  * They are not signed one by one: whoever reads the feed has asked its issuer for it.
  */
+import { isId } from './claims.ts'
 import {
   generationSubject,
   parseGenerationSubject,
@@ -63,10 +64,11 @@ export function fromSecurityEvent({ sub_id, events }: SecurityEvent): Revocation
     const detail = events[type]
     if (!detail) continue
     const subject = subjectOf(sub_id, detail.ver)
-    if (typeof subject === 'string' && Number.isFinite(detail.expires_at))
+    const isKnown = scope === 'key' || isId(subject?.split(':')[0])
+    if (typeof subject === 'string' && isKnown && Number.isFinite(detail.expires_at))
       return { scope, subject, expiresAt: detail.expires_at }
   }
-  throw new TypeError('this is no revocation')
+  throw new TypeError(`this is no revocation: ${Object.keys(events)}`)
 }
 
 function subjectOf(subject: Subject, ver: number | undefined): string | undefined {

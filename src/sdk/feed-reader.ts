@@ -25,7 +25,7 @@ export interface FeedReaderOptions {
 
 /** The service says something every 2 s. */
 const silenceMs = 6_000
-const shortestPauseMs = 100
+const shortestPauseMs = 50
 const longestPauseMs = 5_000
 
 export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReaderOptions): FeedReader {
@@ -40,6 +40,7 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
   async function read(): Promise<void> {
     let wasCurrent = false
     const silence = new AbortController()
+    let heardAt = rightNow()
     const timer = setTimeout(() => silence.abort(new Error('the feed is silent')), silenceMs)
     const signal = AbortSignal.any([stopping.signal, silence.signal])
     try {
@@ -50,17 +51,22 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
       }
       const response = await fetch(url, { headers, signal })
       // What is known stays known; all that is refused now is read once more.
-      if (response.status === 410) cursor = undefined
+      if (response.status === 410 || response.status === 400) cursor = undefined
       if (response.status !== 200 || !response.body) {
         await response.body?.cancel()
         throw new Error(`the feed answered ${response.status}`)
       }
-      const onComment = () => timer.refresh()
+      function onHeard(): void {
+        // What a machine finds that has slept was true before it did.
+        if (ageOf(heardAt) > silenceMs) throw new Error('the feed was silent')
+        heardAt = rightNow()
+        timer.refresh()
+      }
       const events = response.body
         .pipeThrough(new TextDecoderStream())
-        .pipeThrough(new EventSourceParserStream({ onComment }))
+        .pipeThrough(new EventSourceParserStream({ onComment: onHeard }))
       for await (const { event, data, id } of events) {
-        timer.refresh()
+        onHeard()
         if (event === 'revocation') onEntry(fromSecurityEvent(JSON.parse(data)))
         else if (event === 'heartbeat') {
           wasCurrent = true
@@ -79,8 +85,17 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
     currentAt = rightNow()
     failures = 0
     becomeReady()
-    if (lost) onChange('following')
-    lost = false
+    if (lost) tell('following')
+  }
+
+  /** Whatever goes wrong with who is told, the feed is followed. */
+  function tell(state: 'following' | 'lost', cause?: unknown): void {
+    lost = state === 'lost'
+    try {
+      onChange(state, cause)
+    } catch (error) {
+      process.emitWarning(error as Error)
+    }
   }
 
   async function readOn(): Promise<void> {
@@ -90,12 +105,11 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
       } catch (error) {
         if (stopping.signal.aborted) return
         failures++
-        if (!lost) onChange('lost', error)
-        lost = true
+        if (!lost) tell('lost', error)
       }
-      // A stream ends with its token, and goes on with another one. Who fails waits longer each time, and not all as long.
+      // A stream ends with its token, and goes on with another one. Who fails waits longer each time; nobody waits as long as others.
       const pause = Math.min(longestPauseMs, shortestPauseMs * 2 ** failures) * (0.5 + Math.random() / 2)
-      if (failures > 0) await delay(pause, undefined, { signal: stopping.signal }).catch(() => {})
+      await delay(pause, undefined, { signal: stopping.signal }).catch(() => {})
     }
   }
 

@@ -28,6 +28,7 @@ const problemMediaType = 'application/problem+json'
 
 export const createGuards = (verify: Verifier['verify']): Guards => ({
   fastify: fp(async (app, demand) => {
+    assertDemand(demand)
     if (!app.hasRequestDecorator('tokenClaims')) app.decorateRequest('tokenClaims')
     app.addHook('onRequest', async (request, reply) => {
       try {
@@ -40,18 +41,35 @@ export const createGuards = (verify: Verifier['verify']): Guards => ({
     })
   }),
 
-  express: (demand) => (request, response, next) => {
-    verify(request.rawHeaders, demand).then(
-      (claims) => {
-        ;(request as GuardedRequest).tokenClaims = claims
-        next()
-      },
-      (error: unknown) => {
-        if (!(error instanceof Refused)) return next(error)
-        const { statusCode, headers, problem } = error
-        response.writeHead(statusCode, { ...headers, 'Content-Type': problemMediaType })
-        response.end(JSON.stringify(problem))
-      },
-    )
+  express: (demand = {}) => {
+    assertDemand(demand)
+    return (request, response, next) => {
+      verify(request.rawHeaders, demand).then(
+        (claims) => {
+          ;(request as GuardedRequest).tokenClaims = claims
+          next()
+        },
+        (error: unknown) => {
+          if (!(error instanceof Refused)) return next(error)
+          if (response.headersSent) return
+          const { statusCode, headers, problem } = error
+          response.writeHead(statusCode, { ...headers, 'Content-Type': problemMediaType })
+          response.end(JSON.stringify(problem))
+        },
+      )
+    }
   },
 })
+
+/** What Fastify has of its own among the options of a plugin. */
+const ofFastify = ['prefix', 'logLevel', 'logSerializers']
+
+/** What is misspelt or missing must not be a demand less. */
+function assertDemand(demand: Demand): void {
+  for (const [name, value] of Object.entries(demand)) {
+    if (ofFastify.includes(name)) continue
+    if (name !== 'scope' && name !== 'role') throw new TypeError(`nothing can be demanded by ${name}`)
+    if (typeof value !== 'string' || value === '')
+      throw new TypeError(`the ${name} that is demanded is missing`)
+  }
+}

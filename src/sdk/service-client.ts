@@ -36,9 +36,9 @@ export function createServiceClient({
       body: new URLSearchParams(form),
       signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
     })
-    const body = (await response.json()) as Record<string, unknown>
-    if (response.status !== 200) throw new Error(`${path} answered ${response.status} ${body.error}`)
-    return body
+    if (response.status !== 200)
+      throw new Error(`${path} answered ${response.status} ${await response.text()}`)
+    return (await response.json()) as Record<string, unknown>
   }
 
   return {

@@ -13,12 +13,16 @@ import {
   isOfPerson,
   misshapenClaim,
 } from '../bearer/claims.ts'
+import { rightNow } from '../bearer/moments.ts'
 import { createRevokedTokens, type PreparedToken } from '../bearer/revoked-tokens.ts'
 import { createVerifiedTokens } from '../bearer/verified-tokens.ts'
 import { createFeedReader } from './feed-reader.ts'
-import { createGuards, type Guards } from './guards.ts'
+import { createGuards, type GuardedRequest, type Guards } from './guards.ts'
 import { Refused } from './refused.ts'
 import { createServiceClient } from './service-client.ts'
+
+export type { AccessTokenClaims, GuardedRequest }
+export { Refused }
 
 export interface VerifierOptions {
   /** The service's ISSUER. */
@@ -36,7 +40,7 @@ export interface VerifierOptions {
   whenStale?: 'refuse' | 'introspect'
   /** By how much clocks may differ: 5 by default. */
   clockToleranceSeconds?: number
-  /** Told when the feed is lost, and why, and when it is followed again. */
+  /** Told when the feed is lost, and why, and when it is followed again. Without it, Node's warnings tell of the loss. */
   onChange?(state: 'following' | 'lost', cause?: unknown): void
 }
 
@@ -81,9 +85,20 @@ export function createVerifier({
   maxStalenessSeconds = 10,
   whenStale = 'refuse',
   clockToleranceSeconds = 5,
-  onChange = () => {},
+  onChange = warnOfLoss,
 }: VerifierOptions): Verifier {
+  assertTexts({ issuer, audience, url, clientId, clientSecret })
+  assertSeconds({ maxStalenessSeconds }, 3, 86_400)
+  // Whoever starts anew is not told of what has been dead for 300 s.
+  assertSeconds({ clockToleranceSeconds }, 0, 60)
+  if (whenStale !== 'refuse' && whenStale !== 'introspect')
+    throw new TypeError('whenStale is refuse or introspect')
+
   const now = () => Math.floor(Date.now() / 1000)
+  const started = rightNow()
+  /** What was taken back is forgotten by a clock that never jumps ahead. */
+  const nowAtMost = () =>
+    Math.min(now(), Math.floor((started.wall + performance.now() - started.steady) / 1000))
   const at = (path: string) => `${url.replace(/\/$/, '')}${path}`
   const service = createServiceClient({ at, clientId, clientSecret, deadlineMs })
   const keys = createRemoteJWKSet(new URL(at('/.well-known/jwks.json')), {
@@ -92,7 +107,7 @@ export function createVerifier({
     timeoutDuration: deadlineMs,
   })
   const verified = createVerifiedTokens<VerifiedToken>(rememberedTokens)
-  const revoked = createRevokedTokens(now)
+  const revoked = createRevokedTokens(nowAtMost)
   const feed = createFeedReader({
     url: at('/revocations'),
     getToken: (signal) => service.getToken('revocations:read', signal),
@@ -155,6 +170,22 @@ export function createVerifier({
 
   feed.start()
   return { verify, ...createGuards(verify), ready: feed.ready, close: feed.stop }
+}
+
+const warnOfLoss = (state: string, cause?: unknown): void => {
+  if (state === 'lost') process.emitWarning(`latchkey: the feed of revocations is lost: ${cause}`)
+}
+
+/** Settings often come from an environment, and what is missing there must not be a demand less. */
+function assertTexts(options: Record<string, unknown>): void {
+  for (const [name, value] of Object.entries(options))
+    if (typeof value !== 'string' || value === '') throw new TypeError(`${name} is missing`)
+}
+
+function assertSeconds(options: Record<string, unknown>, min: number, max: number): void {
+  for (const [name, value] of Object.entries(options))
+    if (typeof value !== 'number' || !(value >= min && value <= max))
+      throw new TypeError(`${name} is a number from ${min} to ${max}`)
 }
 
 const isEnough = (claims: AccessTokenClaims, { scope, role }: Demand): boolean =>
