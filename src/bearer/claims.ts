@@ -86,6 +86,14 @@ const shapesOfPerson: Shapes<PersonClaims> = {
 }
 const shapesOfService: Shapes<ServiceClaims> = { ...shapesOfAll, scope: isScope }
 
+/** What is wrong with a token whose signature holds, for a log, or undefined if all is well. */
+export function faultOf(header: object, payload: Record<string, unknown>): string | undefined {
+  // Exactly alg, kid and typ: what else could stand there, such as crit, nobody here understands.
+  if (Object.keys(header).length !== 3) return 'header'
+  const claim = misshapenClaim(payload)
+  return claim && `claim ${claim}`
+}
+
 /** The name of the first claim of a decoded payload that is missing or misshapen, or undefined if all are well. */
 export function misshapenClaim(payload: Record<string, unknown>): string | undefined {
   const isService = 'scope' in payload && payload.sub === payload.client_id
@@ -95,6 +103,13 @@ export function misshapenClaim(payload: Record<string, unknown>): string | undef
   }
   // What says both would be taken for the one by some and for the other by others.
   return isService && 'sid' in payload ? 'sid' : undefined
+}
+
+/** Of a token without a fault. Frozen: every request that brings this token will see these. */
+export function freezeClaims(payload: object): AccessTokenClaims {
+  const claims = payload as AccessTokenClaims
+  for (const part of [claims, ...Object.values(claims)]) Object.freeze(part)
+  return claims
 }
 
 /** Whether a token's life is over (RFC 7519 §4.1.4). `now` is in seconds since the epoch, `tolerance` in seconds. */

@@ -7,7 +7,7 @@ import fastifyJwt, { type Secret } from '@fastify/jwt'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { signingAlgorithms } from '../bearer/algorithms.ts'
-import { type AccessTokenClaims, misshapenClaim } from '../bearer/claims.ts'
+import { type AccessTokenClaims, faultOf, freezeClaims } from '../bearer/claims.ts'
 import type { PreparedToken } from '../bearer/revoked-tokens.ts'
 import { createVerifiedTokens } from '../bearer/verified-tokens.ts'
 import type { Config } from '../config.ts'
@@ -108,15 +108,10 @@ export default fp(
   { name: 'token-inspection', dependencies: ['revocation', 'tokens'] },
 )
 
-/** Frozen: every request that brings this token will see these. */
 function claimsOf({ header, payload }: DecodedToken): AccessTokenClaims {
-  // Exactly alg, kid and typ: what else could stand there, such as crit, nobody here understands.
-  if (Object.keys(header).length !== 3) throw new Outcome('token_invalid', { reason: 'header' })
-  const claim = misshapenClaim(payload)
-  if (claim) throw new Outcome('token_invalid', { reason: `claim ${claim}` })
-  const claims = payload as unknown as AccessTokenClaims
-  for (const part of [claims, ...Object.values(claims)]) Object.freeze(part)
-  return claims
+  const reason = faultOf(header, payload)
+  if (reason) throw new Outcome('token_invalid', { reason })
+  return freezeClaims(payload)
 }
 
 /** The library reports the faults of a token by a dozen codes and several statuses. They are all one outcome. */

@@ -7,11 +7,12 @@ import { signingAlgorithms } from '../bearer/algorithms.ts'
 import { authorizationOf, presentedToken } from '../bearer/authorization-header.ts'
 import {
   type AccessTokenClaims,
+  faultOf,
+  freezeClaims,
   hasScope,
   isExpired,
   isFromTheFuture,
   isOfPerson,
-  misshapenClaim,
 } from '../bearer/claims.ts'
 import { rightNow } from '../bearer/moments.ts'
 import { createRevokedTokens, type PreparedToken } from '../bearer/revoked-tokens.ts'
@@ -96,7 +97,7 @@ export function createVerifier({
 
   const now = () => Math.floor(Date.now() / 1000)
   const started = rightNow()
-  /** What was taken back is forgotten by a clock that never jumps ahead. */
+  /** For what is forgotten when it has expired: it never jumps ahead, and lags behind where the machine was suspended. */
   const nowAtMost = () =>
     Math.min(now(), Math.floor((started.wall + performance.now() - started.steady) / 1000))
   const at = (path: string) => `${url.replace(/\/$/, '')}${path}`
@@ -140,11 +141,8 @@ export function createVerifier({
     }
     const { payload, protectedHeader } = await jwtVerify(token, keys, options).catch(refuse)
     const { kid } = protectedHeader
-    if (kid === undefined || Object.keys(protectedHeader).length !== 3 || misshapenClaim(payload))
-      throw new Refused('token_invalid')
-    const claims = payload as unknown as AccessTokenClaims
-    for (const part of [claims, ...Object.values(claims)]) Object.freeze(part)
-    return { kid, claims }
+    if (kid === undefined || faultOf(protectedHeader, payload)) throw new Refused('token_invalid')
+    return { kid, claims: freezeClaims(payload) }
   }
 
   async function assertLive(token: VerifiedToken): Promise<void> {
