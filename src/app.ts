@@ -26,7 +26,7 @@ import problems, { answerClientError, replyWithProblem } from './plugins/problem
 import purge from './plugins/purge.ts'
 import redis from './plugins/redis.ts'
 import revocation from './plugins/revocation.ts'
-import revocationFeed from './plugins/revocation-feed.ts'
+import revocationFeed, { feedScope } from './plugins/revocation-feed.ts'
 import sessions from './plugins/sessions.ts'
 import tokenInspection from './plugins/token-inspection.ts'
 import tokenStatus from './plugins/token-status.ts'
@@ -164,7 +164,7 @@ const guarded: FastifyPluginAsync = async (scope) => {
 const granted: FastifyPluginAsync = async (scope) => {
   await scope.register(forwardAuthScopeRoute)
   await scope.register(async (feed) => {
-    feed.demandScope('revocations:read')
+    feed.demandScope(feedScope)
     await feed.register(revocationsRoute)
   })
 }

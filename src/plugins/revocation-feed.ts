@@ -22,7 +22,8 @@ declare module 'fastify' {
   }
 }
 
-const scope = 'revocations:read'
+/** What a token must be granted to read it. */
+export const feedScope = 'revocations:read'
 /** After so long whoever reads is asked once more for a right to it, and told that nothing is missing. */
 const heartbeatMs = 2_000
 /** How soon a reader comes back whose stream has ended. */
@@ -64,7 +65,7 @@ export default fp(
         for await (const { entries, cursor, isLast } of pages) {
           const isDue = performance.now() >= dueAt
           if (isDue) {
-            await app.authenticateForScope(request, scope)
+            await app.authenticateForScope(request, feedScope)
             dueAt = performance.now() + heartbeatMs
           }
           const told = entries.map((entry) => toText('revocation', toEvent(entry), entry.cursor))

@@ -25,7 +25,7 @@ export interface Feed {
    * @throws Outcome `cursor_expired` where the record does not hold that place (any more), `invalid_request` for what is no cursor
    */
   read(cursor: string | undefined): Promise<FeedPage>
-  /** The same, and then on and on until stopped. A page that is empty and not the last says that the record does not answer. */
+  /** The same, and then on and on until stopped. While the record does not answer, its pages are empty, and none is the last. */
   follow(cursor: string | undefined): Promise<AsyncIterable<FeedPage>>
   stop(): void
 }
