@@ -1,10 +1,15 @@
 /** The verifier, as backends have it: it answers by the Bearer table without asking anybody, and learns of what is taken back. */
+
+import { randomUUID } from 'node:crypto'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import Fastify from 'fastify'
+import { decodeProtectedHeader } from 'jose'
 import t, { type Test } from 'tap'
+import type { RevocationEntry } from '../src/bearer/revoked-entries.ts'
+import { fromSecurityEvent, type SecurityEvent, toSecurityEvent } from '../src/bearer/security-events.ts'
 import { createVerifier, type Demand, type VerifierOptions } from '../src/sdk/verifier.ts'
 import {
   createManualClock,
@@ -17,6 +22,7 @@ import {
 import {
   bearer,
   call,
+  createService,
   logIn,
   logOut,
   post,
@@ -24,6 +30,7 @@ import {
   refusal,
   refusalOf,
   registerAndLogIn,
+  type Service,
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { startRelay } from './fixtures/relay.ts'
@@ -31,30 +38,6 @@ import { startRelay } from './fixtures/relay.ts'
 const root = { ...randomUser(), username: 'root' }
 const asAdmin = { BOOTSTRAP_ADMIN_USERNAME: root.username, BOOTSTRAP_ADMIN_PASSWORD: root.password }
 const audience = 'https://auth.test'
-
-async function administer(url: string, method: string, path: string, body?: object): Promise<Reply> {
-  const { token } = await logIn(url, root)
-  return call(url, path, {
-    method,
-    headers: { ...bearer(token), ...(body && { 'content-type': 'application/json' }) },
-    ...(body && { body: JSON.stringify(body) }),
-  })
-}
-
-async function createClient(url: string, ...scopes: string[]) {
-  const { status, body } = await administer(url, 'POST', '/admin/clients', { name: 'a backend', scopes })
-  if (status !== 201) throw new Error(`no client: ${status}`)
-  return { clientId: body.client_id as string, clientSecret: body.client_secret as string }
-}
-
-async function tokenOf(url: string, { clientId, clientSecret }: Awaited<ReturnType<typeof createClient>>) {
-  const { body } = await call(url, '/oauth2/token', {
-    method: 'POST',
-    headers: { authorization: `Basic ${Buffer.from(`${clientId}:${clientSecret}`).toString('base64')}` },
-    body: new URLSearchParams({ grant_type: 'client_credentials' }),
-  })
-  return body.access_token as string
-}
 
 interface Backend {
   fastify: string
@@ -67,12 +50,20 @@ interface Backend {
 async function startBackend(
   t: Test,
   service: Pick<Instance, 'url'>,
-  options: Partial<VerifierOptions> & Pick<VerifierOptions, 'clientId' | 'clientSecret'>,
-  demand: Demand = {},
+  client: Service,
+  { demand = {}, ...options }: Partial<VerifierOptions> & { demand?: Demand } = {},
 ): Promise<Backend> {
   const states: string[] = []
   const onChange = (state: string) => void states.push(state)
-  const verifier = createVerifier({ issuer: audience, audience, url: service.url, onChange, ...options })
+  const verifier = createVerifier({
+    issuer: audience,
+    audience,
+    url: service.url,
+    clientId: client.id,
+    clientSecret: client.secret,
+    onChange,
+    ...options,
+  })
   t.teardown(() => verifier.close())
 
   const app = Fastify()
@@ -126,8 +117,8 @@ function assertRefused(t: Test, reply: Reply, code: Parameters<typeof refusal>[0
 t.test('a backend answers by the Bearer table of the service', async (t) => {
   const stores = await postgresAndRedis(t)
   const clock = createManualClock()
-  const service = await startInstance(t, { stores, clock, env: asAdmin })
-  const client = await createClient(service.url, 'revocations:read', 'reports:read')
+  const service = await startInstance(t, { stores, clock })
+  const client = await createService(service, 'revocations:read', 'reports:read')
   const backend = await startBackend(t, service, client)
   await backend.verifier.ready
   const user = await registerAndLogIn(service.url)
@@ -148,7 +139,7 @@ t.test('a backend answers by the Bearer table of the service', async (t) => {
     { status: 200 },
     'oddly spelled',
   )
-  t.match(await ask(t, backend, await tokenOf(service.url, client)), { status: 200 }, 'a service')
+  t.match(await ask(t, backend, client.token), { status: 200 }, 'a service')
 
   await check({}, 'missing_token')
   await check({ authorization: 'Basic abc' }, 'missing_token')
@@ -179,11 +170,11 @@ t.test('a backend answers by the Bearer table of the service', async (t) => {
 
 t.test('what is not for this audience, or of another issuer, is refused', async (t) => {
   const stores = await postgresAndRedis(t)
-  const service = await startInstance(t, { stores, env: asAdmin })
-  const client = await createClient(service.url, 'revocations:read')
+  const service = await startInstance(t, { stores })
+  const client = await createService(service, 'revocations:read')
   const { token } = await registerAndLogIn(service.url)
   for (const wrong of [{ audience: 'https://other.test' }, { issuer: 'https://other.test' }]) {
-    const backend = await startBackend(t, service, { ...client, ...wrong })
+    const backend = await startBackend(t, service, client, wrong)
     // The feed is the service's, whatever is wrong with the tokens.
     await backend.verifier.ready
     assertRefused(t, await ask(t, backend, token), 'token_invalid', JSON.stringify(wrong))
@@ -193,13 +184,13 @@ t.test('what is not for this audience, or of another issuer, is refused', async 
 t.test('a guard can demand a scope or a role', async (t) => {
   const stores = await postgresAndRedis(t)
   const service = await startInstance(t, { stores, env: asAdmin })
-  const client = await createClient(service.url, 'revocations:read', 'reports:read')
-  const granted = await tokenOf(service.url, client)
+  const client = await createService(service, 'revocations:read', 'reports:read')
+  const granted = client.token
   const { token: adminToken } = await logIn(service.url, root)
   const { token } = await registerAndLogIn(service.url)
 
-  const ofScope = await startBackend(t, service, client, { scope: 'reports:read' })
-  const ofRole = await startBackend(t, service, client, { role: 'admin' })
+  const ofScope = await startBackend(t, service, client, { demand: { scope: 'reports:read' } })
+  const ofRole = await startBackend(t, service, client, { demand: { role: 'admin' } })
   await Promise.all([ofScope.verifier.ready, ofRole.verifier.ready])
   t.equal((await ask(t, ofScope, granted)).status, 200)
   assertRefused(t, await ask(t, ofScope, token), 'forbidden', 'a person has no scope')
@@ -212,7 +203,7 @@ t.test('whatever was taken back is refused by the time that it is acknowledged',
   const stores = await postgresAndRedis(t)
   const [a, b] = await Promise.all([1, 2].map(() => startInstance(t, { stores, env: asAdmin })))
   const [one, other] = [a as Instance, b as Instance]
-  const client = await createClient(one.url, 'revocations:read')
+  const client = await createService(one, 'revocations:read')
   const before = await registerAndLogIn(one.url)
   t.equal((await logOut(other.url, before.token)).status, 204)
 
@@ -229,14 +220,14 @@ t.test('whatever was taken back is refused by the time that it is acknowledged',
   t.equal((await post(other.url, '/logout?scope=all', undefined, bearer(second.token))).status, 204)
   assertRefused(t, await ask(t, backend, second.token), 'token_revoked', 'all of them')
 
-  const granted = await tokenOf(one.url, client)
+  const granted = client.token
   t.equal((await ask(t, backend, granted)).status, 200)
   const form = {
     method: 'POST',
     body: new URLSearchParams({
       token: granted,
-      client_id: client.clientId,
-      client_secret: client.clientSecret,
+      client_id: client.id,
+      client_secret: client.secret,
     }),
   }
   t.equal((await call(other.url, '/oauth2/revoke', form)).status, 200)
@@ -244,9 +235,9 @@ t.test('whatever was taken back is refused by the time that it is acknowledged',
 
   const third = await logIn(one.url, user)
   t.equal((await ask(t, backend, third.token)).status, 200)
-  const { body } = await administer(one.url, 'GET', '/admin/keys')
-  const { kid } = body.keys.find((key: { state: string }) => key.state === 'active')
-  t.equal((await administer(other.url, 'DELETE', `/admin/keys/${kid}`)).status, 204)
+  const { kid } = decodeProtectedHeader(third.token)
+  const asRoot = bearer((await logIn(one.url, root)).token)
+  t.equal((await call(other.url, `/admin/keys/${kid}`, { method: 'DELETE', headers: asRoot })).status, 204)
   assertRefused(t, await ask(t, backend, third.token), 'token_revoked', 'a key, with all that it signed')
   // What the next key signs is good here before anybody has fetched it.
   await eventually(t, async () => (await ask(t, backend, (await logIn(one.url, user)).token)).status === 200)
@@ -256,14 +247,14 @@ t.test(
   'while the service is away, a backend goes on with what it knows, until that is too old',
   async (t) => {
     const stores = await postgresAndRedis(t)
-    const service = await startInstance(t, { stores, env: asAdmin })
-    const client = await createClient(service.url, 'revocations:read')
+    const service = await startInstance(t, { stores })
+    const client = await createService(service, 'revocations:read')
     const relay = await startRelay(t, service.url)
     const [seen, unseen, dead, doomed] = await Promise.all(
       Array.from({ length: 4 }, async () => (await registerAndLogIn(service.url)).token),
     )
-    const patient = await startBackend(t, relay, { ...client, maxStalenessSeconds: 3_600 })
-    const strict = await startBackend(t, relay, { ...client, maxStalenessSeconds: 3 })
+    const patient = await startBackend(t, relay, client, { maxStalenessSeconds: 3_600 })
+    const strict = await startBackend(t, relay, client, { maxStalenessSeconds: 3 })
     for (const { verifier } of [patient, strict]) await verifier.ready
     t.equal((await logOut(service.url, dead as string)).status, 204)
     for (const backend of [patient, strict]) t.equal((await ask(t, backend, seen as string)).status, 200)
@@ -300,8 +291,8 @@ t.test(
 
 t.test('a backend that cannot follow says 503, or asks about each token if it was told to', async (t) => {
   const stores = await postgresAndRedis(t)
-  const service = await startInstance(t, { stores, env: asAdmin })
-  const client = await createClient(service.url, 'introspect')
+  const service = await startInstance(t, { stores })
+  const client = await createService(service, 'introspect')
   const { token } = await registerAndLogIn(service.url)
   assertRefused(
     t,
@@ -311,7 +302,7 @@ t.test('a backend that cannot follow says 503, or asks about each token if it wa
   )
 
   const relay = await startRelay(t, service.url)
-  const asking = await startBackend(t, relay, { ...client, whenStale: 'introspect' })
+  const asking = await startBackend(t, relay, client, { whenStale: 'introspect' })
   t.equal((await ask(t, asking, token)).status, 200)
   t.equal((await logOut(service.url, token)).status, 204)
   assertRefused(t, await ask(t, asking, token), 'token_revoked', 'asks')
@@ -321,10 +312,10 @@ t.test('a backend that cannot follow says 503, or asks about each token if it wa
 
 t.test('a stream whose token expires goes on with another one, without a gap', async (t) => {
   const stores = await postgresAndRedis(t)
-  const service = await startInstance(t, { stores, env: { ...asAdmin, ACCESS_TOKEN_TTL_SECONDS: '60' } })
+  const service = await startInstance(t, { stores, env: { ACCESS_TOKEN_TTL_SECONDS: '60' } })
   const clock = createManualClock()
-  const old = await startInstance(t, { stores, clock, env: asAdmin })
-  const client = await createClient(service.url, 'revocations:read')
+  const old = await startInstance(t, { stores, clock })
+  const client = await createService(service, 'revocations:read')
   const cursors: unknown[] = []
   const watch = (message: unknown) => {
     const { url, headers } = (message as { request: IncomingMessage }).request
@@ -350,8 +341,8 @@ t.test(
   'a backup that was restored under the feed is read from its beginning, and nothing is forgotten',
   async (t) => {
     const stores = await postgresAndRedis(t)
-    const service = await startInstance(t, { stores, env: asAdmin })
-    const client = await createClient(service.url, 'revocations:read')
+    const service = await startInstance(t, { stores })
+    const client = await createService(service, 'revocations:read')
     const backend = await startBackend(t, service, client)
     await backend.verifier.ready
     const [before, after] = await Promise.all([registerAndLogIn(service.url), registerAndLogIn(service.url)])
@@ -365,6 +356,124 @@ t.test(
       await eventually(t, async () => (await ask(t, backend, token)).body.code === 'token_revoked')
   },
 )
+
+t.test(
+  'a clock that jumps ahead forgets nothing, and what was true before it jumped is not believed',
+  async (t) => {
+    const stores = await postgresAndRedis(t)
+    const clock = createManualClock()
+    const service = await startInstance(t, { stores, clock })
+    const client = await createService(service, 'revocations:read')
+    const backend = await startBackend(t, service, client)
+    await backend.verifier.ready
+    const early = await registerAndLogIn(service.url)
+    t.equal((await logOut(service.url, early.token)).status, 204)
+    assertRefused(t, await ask(t, backend, early.token), 'token_revoked', 'before')
+
+    const { now } = Date
+    t.teardown(() => {
+      Date.now = now
+    })
+    Date.now = () => now() + 3_600_000
+    clock.advance(3_600)
+    const late = await registerAndLogIn(service.url)
+    // Enough for every part of the set to grow, and to drop what has expired.
+    await withClient(stores.env.DATABASE_URL as string, async (db) => {
+      await db.query('begin')
+      const { rows } = await db.query('update revocation_head set seq = seq + 1000 returning seq')
+      await db.query(
+        `insert into revocations (seq, nonce, scope, subject, expires_at, reason)
+       select $1::bigint - 1000 + n, gen_random_uuid(), 'token', gen_random_uuid()::text, now() + interval '3 hours', 'test'
+       from generate_series(1, 1000) n`,
+        [rows[0].seq],
+      )
+      await db.query('commit')
+    })
+    t.equal((await logOut(service.url, late.token)).status, 204)
+    await eventually(t, async () => (await ask(t, backend, late.token)).body.code === 'token_revoked')
+    t.strictSame(backend.states, ['lost', 'following'], 'it asked anew')
+
+    Date.now = now
+    clock.advance(-3_600)
+    await eventually(t, async () => (await ask(t, backend, early.token)).body.code !== 'revocation_unknown')
+    assertRefused(t, await ask(t, backend, early.token), 'token_revoked', 'and after')
+  },
+)
+
+t.test('a cursor that the service does not understand is given up', async (t) => {
+  const cursors: unknown[] = []
+  const url = await listen(t, (request, response) => {
+    if (request.url === '/oauth2/token') return response.end('{"access_token": "x"}')
+    cursors.push(request.headers['last-event-id'])
+    if (cursors.length === 2) return response.writeHead(400).end()
+    return response
+      .writeHead(200, { 'content-type': 'text/event-stream' })
+      .end('id: old\nevent: heartbeat\ndata: {}\n\n')
+  })
+  const verifier = createVerifier({
+    issuer: audience,
+    audience,
+    url,
+    clientId: 'x',
+    clientSecret: 'x',
+    onChange() {},
+  })
+  t.teardown(() => verifier.close())
+  await eventually(t, async () => cursors.length >= 3)
+  t.strictSame(cursors.slice(0, 3), [undefined, 'old', undefined])
+})
+
+t.test('an event that cannot be read is no event', async (t) => {
+  const iss = audience
+  const at = { iss, jti: randomUUID(), iat: 1 }
+  const entries: RevocationEntry[] = [
+    { scope: 'token', subject: randomUUID(), expiresAt: 2 },
+    { scope: 'session', subject: randomUUID(), expiresAt: 2 },
+    { scope: 'generation', subject: `${randomUUID()}:3`, expiresAt: 2 },
+    { scope: 'key', subject: 'k', expiresAt: 2 },
+  ]
+  for (const entry of entries) {
+    const event = toSecurityEvent(entry, at)
+    t.strictSame(fromSecurityEvent(event), entry)
+    const rubbish = entry.scope === 'key' ? '' : entry.subject.replace(/^./, 'x')
+    t.throws(
+      () => fromSecurityEvent(toSecurityEvent({ ...entry, subject: rubbish }, at)),
+      TypeError,
+      entry.scope,
+    )
+    const [[type, detail]] = Object.entries(event.events) as [[string, { expires_at: number }]]
+    for (const wrong of [
+      { ...event, events: { 'urn:other': detail } },
+      { ...event, events: { [type]: { ...detail, expires_at: Number.NaN } } },
+      { ...event, events: { [type]: { ...detail, ver: 'x' } }, sub_id: { format: 'iss_sub', iss, sub: 'x' } },
+      { ...event, sub_id: { format: 'opaque', id: '' } },
+      { ...event, sub_id: { format: 'email', email: 'a@b.test' } },
+    ])
+      t.throws(
+        () => fromSecurityEvent(wrong as SecurityEvent),
+        TypeError,
+        `${entry.scope} ${JSON.stringify(wrong)}`,
+      )
+  }
+})
+
+t.test('a request that was answered meanwhile is left alone', async (t) => {
+  const client = { clientId: 'x', clientSecret: 'x' }
+  const verifier = createVerifier({
+    issuer: audience,
+    audience,
+    url: 'http://127.0.0.1:1',
+    ...client,
+    onChange() {},
+  })
+  t.teardown(() => verifier.close())
+  const guard = verifier.express()
+  const url = await listen(t, (request, response) => {
+    response.end('timed out')
+    guard(request, response, () => t.fail('nobody is let in'))
+  })
+  t.match(await call(url, '/'), { status: 200, body: 'timed out' })
+})
 
 t.test('a feed that ends as soon as it begins is asked for less and less often', async (t) => {
   let streams = 0
@@ -426,15 +535,14 @@ t.test('what is missing or misspelt is no demand less: it stops the start', asyn
 
 t.test('whatever goes wrong with who is told of a loss, the feed is followed', async (t) => {
   const stores = await postgresAndRedis(t)
-  const service = await startInstance(t, { stores, env: asAdmin })
-  const client = await createClient(service.url, 'revocations:read')
+  const service = await startInstance(t, { stores })
+  const client = await createService(service, 'revocations:read')
   const relay = await startRelay(t, service.url)
   const warnings: string[] = []
   const hear = ({ message }: Error) => void warnings.push(message)
   process.on('warning', hear)
   t.teardown(() => process.off('warning', hear))
-  const backend = await startBackend(t, relay, {
-    ...client,
+  const backend = await startBackend(t, relay, client, {
     onChange(state) {
       throw new Error(`told ${state}`)
     },

@@ -63,17 +63,21 @@ export function fromSecurityEvent({ sub_id, events }: SecurityEvent): Revocation
   for (const [scope, type] of Object.entries(eventTypes) as [RevocationScope, string][]) {
     const detail = events[type]
     if (!detail) continue
-    const subject = subjectOf(sub_id, detail.ver)
-    const isKnown = scope === 'key' || isId(subject?.split(':')[0])
-    if (typeof subject === 'string' && isKnown && Number.isFinite(detail.expires_at))
+    const subject = readers[scope](sub_id, detail.ver)
+    if (subject !== undefined && Number.isFinite(detail.expires_at))
       return { scope, subject, expiresAt: detail.expires_at }
   }
-  throw new TypeError(`this is no revocation: ${Object.keys(events)}`)
+  throw new TypeError(`this is no revocation that is known here: ${Object.keys(events)}`)
 }
 
-function subjectOf(subject: Subject, ver: number | undefined): string | undefined {
-  if (subject.format === 'jwt_id') return subject.jti
-  if (subject.format === 'complex') return subject.session.id
-  if (subject.format === 'opaque') return subject.id
-  return ver === undefined ? undefined : generationSubject(subject.sub, ver)
+const ifId = (id: string): string | undefined => (isId(id) ? id : undefined)
+
+const readers: Record<RevocationScope, (subject: Subject, ver: number | undefined) => string | undefined> = {
+  token: (subject) => (subject.format === 'jwt_id' ? ifId(subject.jti) : undefined),
+  session: (subject) => (subject.format === 'complex' ? ifId(subject.session.id) : undefined),
+  generation: (subject, ver) =>
+    subject.format === 'iss_sub' && isId(subject.sub) && ver !== undefined && Number.isSafeInteger(ver)
+      ? generationSubject(subject.sub, ver)
+      : undefined,
+  key: (subject) => (subject.format === 'opaque' && subject.id !== '' ? subject.id : undefined),
 }
