@@ -129,6 +129,12 @@ t.test('it runs for real as it says, and a restored backup is made safe as it sa
   await second.stop()
 })
 
+t.test('it is started by the same flags everywhere', async (t) => {
+  const { start } = JSON.parse(file('package.json')).scripts
+  t.match(commandsOf('Running it for real')[0], new RegExp(`^${start}$`, 'm'))
+  t.match(file('Dockerfile'), `CMD ${JSON.stringify(start.split(' ')).replaceAll(',', ', ')}`)
+})
+
 t.test('what is shown for nginx and for Node are the files that other tests run', async (t) => {
   const shown = (wanted: string) => blocks.find(({ language }) => language === wanted)?.text
   t.equal(shown('nginx'), file('deploy/forward-auth/nginx.conf')) // test/proxies.test.ts
