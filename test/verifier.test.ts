@@ -501,6 +501,76 @@ t.test('a feed that ends as soon as it begins is asked for less and less often',
   t.strictSame(states, ['lost'])
 })
 
+t.test('who is not let in is told at once, and is let in when it is', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const service = await startInstance(t, { stores })
+  const client = await createService(service, 'introspect')
+  for (const wrong of [{ clientSecret: 'wrong' }, {}]) {
+    const { verifier, states } = await startBackend(t, service, client, wrong)
+    await t.rejects(verifier.ready, /oauth2\/token answered 40[01] .*invalid_(client|scope)/)
+    t.strictSame(states, ['lost'])
+  }
+
+  let isLetIn = false
+  const url = await listen(t, (request, response) => {
+    if (request.url !== '/oauth2/token')
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).write('event: heartbeat\ndata: {}\n\n')
+    else if (isLetIn) response.end('{"access_token": "x"}')
+    else response.writeHead(401).end()
+  })
+  const { verifier, states } = await startBackend(t, { url }, { id: 'x', secret: 'x', token: 'x' })
+  await t.rejects(verifier.ready)
+  isLetIn = true
+  await eventually(t, async () => states.includes('following'))
+  verifier.close()
+
+  const closed = await startBackend(t, service, client)
+  closed.verifier.close()
+  await t.rejects(closed.verifier.ready, /closed/)
+})
+
+t.test('a token that reads the feed is asked for once, and anew when it is good no more', async (t) => {
+  let grants = 0
+  const presented: unknown[] = []
+  const answers = ['', 'event: end\ndata: {"code": "token_expired"}\n\n', 401, '']
+  const url = await listen(t, (request, response) => {
+    if (request.url === '/oauth2/token') return response.end(`{"access_token": "${++grants}"}`)
+    const answer = answers[presented.length]
+    presented.push(request.headers.authorization)
+    if (typeof answer === 'number') return response.writeHead(answer).end()
+    return response
+      .writeHead(200, { 'content-type': 'text/event-stream' })
+      .end(`event: heartbeat\ndata: {}\n\n${answer ?? ''}`)
+  })
+  await startBackend(t, { url }, { id: 'x', secret: 'x', token: 'x' })
+  await eventually(t, async () => presented.length >= 5)
+  t.strictSame(
+    presented.slice(0, 5),
+    [1, 1, 2, 3, 3].map((number) => `Bearer ${number}`),
+  )
+})
+
+t.test('while the record does not answer, a stream that goes on is lost all the same', async (t) => {
+  let isCurrent = true
+  const url = await listen(t, (request, response) => {
+    if (request.url === '/oauth2/token') return response.end('{"access_token": "x"}')
+    response.writeHead(200, { 'content-type': 'text/event-stream' })
+    const timer = setInterval(
+      () => response.write(isCurrent ? 'event: heartbeat\ndata: {}\n\n' : ':\n\n'),
+      50,
+    )
+    return response.once('close', () => clearInterval(timer))
+  })
+  const { states, verifier } = await startBackend(t, { url }, { id: 'x', secret: 'x', token: 'x' })
+  await verifier.ready
+  isCurrent = false
+  await eventually(t, async () => states.includes('lost'), 10_000)
+  isCurrent = true
+  await eventually(t, async () => states.includes('following'))
+  t.strictSame(states, ['lost', 'following'])
+  verifier.close()
+})
+
 t.test('what is missing or misspelt is no demand less: it stops the start', async (t) => {
   const whole = { issuer: audience, audience, clientId: 'x', clientSecret: 'x' }
   for (const wrong of [

@@ -4,12 +4,16 @@ import { EventSourceParserStream } from 'eventsource-parser/stream'
 import { ageOf, type Moment, rightNow } from '../bearer/moments.ts'
 import type { RevocationEntry } from '../bearer/revoked-entries.ts'
 import { fromSecurityEvent } from '../bearer/security-events.ts'
+import { NotLetIn } from './service-client.ts'
 
 export interface FeedReader {
   /** Reads until it is stopped. */
   start(): void
   stop(): void
-  /** Resolves when all that had been taken back before has been read. */
+  /**
+   * Resolves when all that had been taken back before has been read. Rejects where it is stopped before, or its client is not let
+   * in, which it goes on to try.
+   */
   readonly ready: Promise<void>
   /** For how long nobody has told that nothing is missing, in milliseconds. */
   ageMs(): number
@@ -17,7 +21,7 @@ export interface FeedReader {
 
 export interface FeedReaderOptions {
   url: string
-  /** A token that may read it, asked for each time that a stream is opened. */
+  /** A token that may read it, asked for when there is none that the service takes. */
   getToken(signal: AbortSignal): Promise<string>
   onEntry(entry: RevocationEntry): void
   onChange(state: 'following' | 'lost', cause?: unknown): void
@@ -30,7 +34,10 @@ const longestPauseMs = 5_000
 
 export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReaderOptions): FeedReader {
   const stopping = new AbortController()
-  const { promise: ready, resolve: becomeReady } = withResolvers()
+  const { promise: ready, resolve: becomeReady, reject: giveUp } = withResolvers()
+  // Whoever does not wait for it is told by onChange.
+  ready.catch(() => {})
+  let token: string | undefined
   let cursor: string | undefined
   let currentAt: Moment | undefined
   let failures = 0
@@ -39,19 +46,22 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
   /** One stream, to its end. @throws whatever ends it before it was of use */
   async function read(): Promise<void> {
     let wasCurrent = false
+    let reason = ''
     const silence = new AbortController()
     let heardAt = rightNow()
     const timer = setTimeout(() => silence.abort(new Error('the feed is silent')), silenceMs)
     const signal = AbortSignal.any([stopping.signal, silence.signal])
     try {
+      token ??= await getToken(signal)
       const headers = {
         accept: 'text/event-stream',
-        authorization: `Bearer ${await getToken(signal)}`,
+        authorization: `Bearer ${token}`,
         ...(cursor !== undefined && { 'last-event-id': cursor }),
       }
       const response = await fetch(url, { headers, signal })
       // What is known stays known; all that is refused now is read once more.
       if (response.status === 410 || response.status === 400) cursor = undefined
+      if (response.status === 401 || response.status === 403) token = undefined
       if (response.status !== 200 || !response.body) {
         await response.body?.cancel()
         throw new Error(`the feed answered ${response.status}`)
@@ -61,6 +71,7 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
         if (ageOf(heardAt) > silenceMs) throw new Error('the feed was silent')
         heardAt = rightNow()
         timer.refresh()
+        if (wasCurrent && !lost && ageMs() > silenceMs) tell('lost', new Error('the record does not answer'))
       }
       const events = response.body
         .pipeThrough(new TextDecoderStream())
@@ -71,15 +82,20 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
         else if (event === 'heartbeat') {
           wasCurrent = true
           noteCurrent()
+        } else if (event === 'end') {
+          token = undefined
+          reason = JSON.parse(data).code
         }
         // Only now: what could not be read is asked for again.
         if (id !== undefined) cursor = id
       }
-      if (!wasCurrent) throw new Error('the feed ended before it had told all')
+      if (!wasCurrent) throw new Error(`the feed ended before it had told all${reason && `: ${reason}`}`)
     } finally {
       clearTimeout(timer)
     }
   }
+
+  const ageMs = () => (currentAt ? ageOf(currentAt) : Number.POSITIVE_INFINITY)
 
   function noteCurrent(): void {
     currentAt = rightNow()
@@ -105,6 +121,7 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
       } catch (error) {
         if (stopping.signal.aborted) return
         failures++
+        if (error instanceof NotLetIn) giveUp(error)
         if (!lost) tell('lost', error)
       }
       // A stream ends with its token, and goes on with another one. Who fails waits longer each time; nobody waits as long as others.
@@ -115,17 +132,21 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
 
   return {
     start: () => void readOn(),
-    stop: () => stopping.abort(),
+    stop() {
+      stopping.abort()
+      giveUp(new Error('the verifier is closed'))
+    },
     ready,
-    ageMs: () => (currentAt ? ageOf(currentAt) : Number.POSITIVE_INFINITY),
+    ageMs,
   }
 }
 
 /** Promise.withResolvers, which Node 20 does not have. */
-function withResolvers(): { promise: Promise<void>; resolve(): void } {
+function withResolvers() {
   let resolve = () => {}
-  const promise = new Promise<void>((done) => {
-    resolve = done
+  let reject = (_reason: unknown) => {}
+  const promise = new Promise<void>((...functions) => {
+    ;[resolve, reject] = functions
   })
-  return { promise, resolve }
+  return { promise, resolve, reject }
 }

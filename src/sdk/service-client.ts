@@ -1,10 +1,13 @@
 /** What a verifier asks the service for, as the client that it is. */
 export interface ServiceClient {
-  /** An access token with this scope. */
+  /** An access token with this scope. @throws NotLetIn, and Error where the service does not answer */
   getToken(scope: string, signal: AbortSignal): Promise<string>
   /** Whether a token is active. @throws Error where the service does not say */
   introspect(token: string): Promise<boolean>
 }
+
+/** The service does not take this client, or its scope: no waiting mends that. */
+export class NotLetIn extends Error {}
 
 export interface ServiceClientOptions {
   /** The URL of a path. */
@@ -36,8 +39,10 @@ export function createServiceClient({
       body: new URLSearchParams(form),
       signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
     })
-    if (response.status !== 200)
-      throw new Error(`${path} answered ${response.status} ${await response.text()}`)
+    if (response.status !== 200) {
+      const SomeError = [400, 401, 403].includes(response.status) ? NotLetIn : Error
+      throw new SomeError(`${path} answered ${response.status} ${await response.text()}`)
+    }
     return (await response.json()) as Record<string, unknown>
   }
 

@@ -59,7 +59,10 @@ export interface Verifier extends Guards {
    * @throws Refused
    */
   verify(rawHeaders: readonly string[], demand?: Demand): Promise<AccessTokenClaims>
-  /** Resolves when all is known that was taken back before. Until then it is stale. */
+  /**
+   * Resolves when all is known that was taken back before. Until then it is stale. Rejects where the service does not take this
+   * client, which is tried on, or when this is closed before.
+   */
   readonly ready: Promise<void>
   /** Ends the feed. */
   close(): void
@@ -151,6 +154,7 @@ export function createVerifier({
     if (revoked.has(token)) throw new Refused('token_revoked')
     if (feed.ageMs() < maxStalenessSeconds * 1000) return
     if (whenStale === 'refuse') throw new Refused('revocation_unknown')
+    // Each request anew: an answer on its way to another one may be from before a revocation.
     const isActive = await service.introspect(token.presented.slice('Bearer '.length)).catch((cause) => {
       throw new Refused('revocation_unknown', cause)
     })
