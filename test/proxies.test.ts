@@ -7,6 +7,7 @@ import { embedded, randomUser, startInstance } from './fixtures/app.ts'
 import {
   bearer,
   call,
+  createServiceAs,
   exchange,
   logIn,
   logOut,
@@ -17,7 +18,7 @@ import {
 import { eventually } from './fixtures/eventually.ts'
 import { ensureProxies } from './fixtures/install.ts'
 import { startServer } from './fixtures/process.ts'
-import { deployFile, type ProxyName, type Received, startProxy, startUpstream } from './fixtures/proxies.ts'
+import { deployFolder, type ProxyName, type Received, startProxy, startUpstream } from './fixtures/proxies.ts'
 
 const missing = ensureProxies()
 const identity = ['x-auth-jti', 'x-auth-roles', 'x-auth-session', 'x-auth-subject']
@@ -187,6 +188,23 @@ for (const proxy of ['nginx', 'HAProxy', 'Caddy'] as ProxyName[]) {
       }
     })
 
+    t.test('a path can demand a scope, and the upstream is told which service came', async (t) => {
+      const { token: person } = await logIn(latchkey.url, root)
+      const [reader, other] = [
+        await createServiceAs(person, latchkey.url, 'reports:read'),
+        await createServiceAs(person, latchkey.url, 'reports:write'),
+      ]
+      const demanding = await startProxy(t, proxy, behind, '/forward-auth/scope/reports:read')
+      const askThere = (token: string) => call(demanding, '/admin/reports', { headers: bearer(token) })
+      const reached = await reaching(async () => t.match(await askThere(reader.token), { status: 200 }))
+      const { jti } = decodeJwt(reader.token)
+      t.match(reached.map(identityIn), [
+        { 'x-auth-subject': [reader.id], 'x-auth-jti': [jti], 'x-auth-roles': [''] },
+      ])
+      for (const token of [other.token, person])
+        await assertRefused(t, () => askThere(token), 'forbidden', 'without it')
+    })
+
     t.test('without a token, or with more than one, nobody gets through', async (t) => {
       const { token } = await registerAndLogIn(latchkey.url)
       const rows: [Parameters<typeof assertRefused>[2], string[]][] = [
@@ -315,7 +333,7 @@ for (const proxy of ['nginx', 'HAProxy', 'Caddy'] as ProxyName[]) {
 
 t.test('what is not run says so, and names each header that it hands on and takes away', async (t) => {
   for (const name of ['traefik.yaml', 'envoy.yaml']) {
-    const text = readFileSync(deployFile(name), 'utf8')
+    const text = readFileSync(`${deployFolder}${name}`, 'utf8')
     t.match(text, /^# NOT RUN /, name)
     const strings: string[] = []
     JSON.stringify(parse(text), (key, value) => {
@@ -325,7 +343,7 @@ t.test('what is not run says so, and names each header that it hands on and take
     for (const header of identity)
       t.ok(strings.filter((text) => text === header).length >= 2, `${name}: ${header}`)
   }
-  const traefik = parse(readFileSync(deployFile('traefik.yaml'), 'utf8')).http
+  const traefik = parse(readFileSync(`${deployFolder}${'traefik.yaml'}`, 'utf8')).http
   const headers = ['X-Auth-Subject', 'X-Auth-Session', 'X-Auth-Roles', 'X-Auth-Jti']
   for (const [name, { middlewares }] of Object.entries<{ middlewares: string[] }>(traefik.routers)) {
     const [strip, asking] = middlewares.map((middleware) => traefik.middlewares[middleware])
@@ -339,7 +357,7 @@ t.test('what is not run says so, and names each header that it hands on and take
     t.ok(Object.values(strip.headers.customRequestHeaders).every((value) => value === ''))
   }
 
-  const envoy = parse(readFileSync(deployFile('envoy.yaml'), 'utf8'))
+  const envoy = parse(readFileSync(`${deployFolder}${'envoy.yaml'}`, 'utf8'))
   const manager = envoy.static_resources.listeners[0].filter_chains[0].filters[0].typed_config
   const asking = manager.http_filters[0].typed_config
   t.equal(asking.failure_mode_allow, false)
