@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict'
 import { execFile, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { getProtected, logOut, registerAndLogIn } from '../test/fixtures/client.ts'
@@ -18,6 +18,19 @@ const verifier = createVerifier({ ...its, url: URL, clientId: 'nobody', clientSe
 const refused = await verifier.verify(['authorization', 'Bearer ' + TOKEN]).catch((error) => error)
 process.stdout.write(refused.code)
 verifier.close()`
+
+/** The same in TypeScript, by the declarations that are in the package. */
+const typed = `
+import Fastify from 'fastify'
+import { createVerifier, Refused, type AccessTokenClaims } from 'latchkey/verifier'
+const verifier = createVerifier({ issuer: 'a', audience: 'b', clientId: 'c', clientSecret: 'd', whenStale: 'introspect' })
+const app = Fastify()
+await app.register(verifier.fastify, { role: 'editor' })
+app.get('/', async ({ tokenClaims }) => tokenClaims.sub)
+const claims: AccessTokenClaims = await verifier.verify([], { scope: 'x' })
+if (new Error() instanceof Refused) verifier.express({ scope: claims.jti })
+// @ts-expect-error nothing can be demanded by this name
+verifier.express({ roles: 'editor' })`
 
 const folder = mkdtempSync(join(tmpdir(), 'latchkey-package-'))
 const npm = (args: string[], cwd: string) => execFileSync('npm', args, { cwd, encoding: 'utf8' })
@@ -63,6 +76,25 @@ try {
     env: { PATH: process.env.PATH, URL: url, TOKEN: token },
   })
   assert.equal(verifier.stdout, 'revocation_unknown')
+  writeFileSync(join(empty, 'backend.mts'), typed)
+  const types = [
+    '--noEmit',
+    '--strict',
+    '--target',
+    'es2022',
+    '--types',
+    'node',
+    '--typeRoots',
+    resolve('node_modules/@types'),
+  ]
+  for (const how of [
+    ['--module', 'nodenext'],
+    ['--module', 'esnext', '--moduleResolution', 'bundler'],
+  ])
+    execFileSync(resolve('node_modules/.bin/tsc'), [...types, ...how, 'backend.mts'], {
+      cwd: empty,
+      stdio: 'inherit',
+    })
   process.stdout.write(`the package starts from its file, with ${paths.length} files in it\n`)
 } finally {
   if (service?.pid) {
