@@ -23,6 +23,7 @@ import {
   postgresAndRedis,
   randomUser,
   startInstance,
+  withClient,
   withRedis,
 } from './fixtures/app.ts'
 import {
@@ -333,6 +334,32 @@ t.test('whoever begins amid revocations misses none of them', async (t) => {
     t.strictSame([...subjectsOf(body.events), ...subjects], committed)
   }
 })
+
+t.test(
+  'a crowd that begins to follow holds up no login, whatever the record takes to answer it',
+  async (t) => {
+    const { stores, a, token } = await world(t)
+    const user = await registerAndLogIn(a.url)
+    await withClient(stores.env.DATABASE_URL as string, async (db) => {
+      await db.query('begin')
+      await db.query('lock table revocations in access exclusive mode')
+      let waiting = 20
+      const crowd = Array.from({ length: waiting }, async () => {
+        const { status } = await readPage(a, token)
+        waiting--
+        return status
+      })
+      await eventually(t, async () => {
+        const { rows } = await db.query('select pid from pg_locks where not granted')
+        return rows.length > 0
+      })
+      t.ok((await logIn(a.url, user)).token)
+      t.equal(waiting, 20, 'while all of them wait')
+      await db.query('commit')
+      t.strictSame(await Promise.all(crowd), Array(20).fill(200))
+    })
+  },
+)
 
 t.test('a cursor whose place the record does not hold any more is 410, as page and as stream', async (t) => {
   const { a, b, token } = await world(t)

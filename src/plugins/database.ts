@@ -13,6 +13,8 @@ declare module 'fastify' {
       db: Database
       /** A connection of its own for following the record: no crowd of logins may hold it up. */
       tailDb: Database
+      /** One for those who begin to follow it elsewhere: they read much, and logins must not stand in line behind them. */
+      feedDb: Database
       /** One connection for writing the record: a frozen instance must not stand in line for its head more than once. */
       recordDb: Database
       /** Whether other processes may write to it. */
@@ -38,13 +40,21 @@ export default fp(
       await migratePostgresSchema(url)
       const main = connectPostgres({ url, max: connections, deadlineMs, onIdleError })
       const tail = connectPostgres({ url, max: 1, deadlineMs: tailDeadlineMs, onIdleError })
+      const feed = connectPostgres({ url, max: 1, deadlineMs, onIdleError })
       const record = connectPostgres({ url, max: 1, deadlineMs, onIdleError })
       app.addHook(
         'onClose',
-        async () => void (await Promise.all([main, tail, record].map(({ close }) => close()))),
+        async () => void (await Promise.all([main, tail, feed, record].map(({ close }) => close()))),
       )
       const sealer = createSealer(config.keyEncryptionSecret as string)
-      app.decorate('database', { db: main.db, tailDb: tail.db, recordDb: record.db, shared: true, sealer })
+      app.decorate('database', {
+        db: main.db,
+        tailDb: tail.db,
+        feedDb: feed.db,
+        recordDb: record.db,
+        shared: true,
+        sealer,
+      })
     } else {
       const folder = await openDataFolder(config.database.folder)
       app.addHook('onClose', folder.release)
@@ -52,7 +62,7 @@ export default fp(
       app.addHook('onClose', close)
       await migratePgliteSchema(db)
       const sealer = createSealer(config.keyEncryptionSecret ?? folder.keyEncryptionSecret)
-      app.decorate('database', { db, tailDb: db, recordDb: db, shared: false, sealer })
+      app.decorate('database', { db, tailDb: db, feedDb: db, recordDb: db, shared: false, sealer })
     }
   },
   { name: 'database' },

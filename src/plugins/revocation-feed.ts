@@ -39,8 +39,8 @@ export interface RevocationFeedOptions {
 
 export default fp(
   async function revocationFeed(app: FastifyInstance, { config: { issuer } }: RevocationFeedOptions) {
-    const { db, tailDb } = app.database
-    const feed = createFeed({ db, tailDb })
+    const { feedDb, tailDb } = app.database
+    const feed = createFeed({ db: feedDb, tailDb })
     /** That streams are on. */
     const sockets = new Set<Socket>()
     // Streams end before the connections that they are on are waited for; who does not take the rest is not.

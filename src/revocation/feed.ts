@@ -32,7 +32,7 @@ export interface Feed {
 
 export interface FeedOptions {
   db: Database
-  /** For the looks, which must not stand in line behind a crowd of logins. */
+  /** For the looks, which must not stand in line behind all that is read by who begins. */
   tailDb: Database
 }
 
