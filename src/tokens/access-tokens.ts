@@ -35,7 +35,7 @@ export interface AccessTokens {
   issue(subject: AccessTokenSubject): IssuedToken
   /** Issues a token to a service, for itself. */
   issueToService(subject: ServiceTokenSubject): IssuedToken
-  /** The `exp` of a token issued at a moment, were its session endless. In seconds since the epoch. */
+  /** The greatest `exp` of a token issued at a moment, were its session endless. In seconds since the epoch. */
   latestExpiry(iat: number): number
 }
 
@@ -47,14 +47,18 @@ export interface AccessTokensOptions {
   ttlSeconds: number
 }
 
+/** So much of a lifetime may be left out at random: clients that began together must not all come back at once. */
+const jitter = 0.05
+
 export function createAccessTokens(options: AccessTokensOptions): AccessTokens {
   const { keys, issuer, audience, clientId, ttlSeconds } = options
+  const expiryOf = (iat: number) => iat + ttlSeconds - Math.floor(Math.random() * jitter * ttlSeconds)
 
   return {
     latestExpiry: (iat) => iat + ttlSeconds,
 
     issue({ sub, sid, ver, roles, authTime, amr, acr, iat, notAfter }) {
-      const exp = Math.min(iat + ttlSeconds, notAfter)
+      const exp = Math.min(expiryOf(iat), notAfter)
       const claims: PersonClaims = {
         iss: issuer,
         aud: audience,
@@ -74,18 +78,19 @@ export function createAccessTokens(options: AccessTokensOptions): AccessTokens {
     },
 
     issueToService({ clientId, ver, scopes, iat }) {
+      const exp = expiryOf(iat)
       const claims: ServiceClaims = {
         iss: issuer,
         aud: audience,
         sub: clientId,
         client_id: clientId,
         iat,
-        exp: iat + ttlSeconds,
+        exp,
         jti: randomUUID(),
         ver,
         scope: scopes.join(' '),
       }
-      return { token: keys.sign(claims), expiresIn: ttlSeconds }
+      return { token: keys.sign(claims), expiresIn: exp - iat }
     },
   }
 }
