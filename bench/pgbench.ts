@@ -53,6 +53,8 @@ async function rotationScript(): Promise<string> {
     rememberEnd: now + 2_592_000_000,
     accessEnd: now + 900_000,
     graceStart: now - 30_000,
+    address: '127.0.0.1',
+    userAgent: 'pgbench',
   }
   const { text, values } = await statementOf((db) => rotate(db, rotation))
   const statement = text.replaceAll(/\$(\d+)/g, (_, place) => {
@@ -61,7 +63,7 @@ async function rotationScript(): Promise<string> {
     if (value === rotation.successor) return "sha256(concat('successor of ', :n::text)::bytea)"
     if (value === rotation.sealedSuccessor)
       return `decode('${rotation.sealedSuccessor.toString('hex')}', 'hex')`
-    return `${value}`
+    return typeof value === 'string' ? `'${value}'` : `${value}`
   })
   return `\\set n :next + :client_id\n\\set next :next + ${clients}\n${statement};\n`
 }

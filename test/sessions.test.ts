@@ -16,6 +16,7 @@ import {
   embedded,
   type Instance,
   postgresAndRedis,
+  randomUser,
   type Stores,
   startInstance,
   withClient,
@@ -102,6 +103,42 @@ const leave = (url: string, scope: string, token: string) =>
 const leaveBy = (url: string, scope: string, refreshToken: string) =>
   post(url, `/logout?scope=${scope}`, { refresh_token: refreshToken })
 
+t.test('a session tells where it was last used from, and with what', async (t) => {
+  const { url } = await startInstance(t, { stores: await embedded(t), env: { TRUST_PROXY: '127.0.0.1' } })
+  const from = (address: string, userAgent: string) => ({
+    'x-forwarded-for': address,
+    'user-agent': userAgent,
+  })
+  const firefox = 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0'
+  const safari =
+    'Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1'
+  const user = randomUser()
+  await post(url, '/register', user)
+  const { body } = await post(url, '/login', user, from('192.0.2.1', firefox))
+  const used = async (how: string, address: string, userAgent: string) => {
+    const { status } = await post(
+      url,
+      '/refresh',
+      { refresh_token: body.refresh_token },
+      from(address, userAgent),
+    )
+    t.equal(status, 200, how)
+  }
+  const assertListed = async (address: string, device: string) => {
+    const { body: listed } = await list(url, body.access_token)
+    t.match(listed.sessions, [{ address, device }])
+  }
+  await assertListed('192.0.2.1', 'Firefox on Linux')
+  await used('first', '2001:db8::1', safari)
+  await assertListed('2001:db8::1', 'Safari on iOS')
+  await used('repeated', '192.0.2.3', 'PostmanRuntime/7.39.0')
+  await assertListed('192.0.2.3', 'PostmanRuntime')
+  await used('repeated', '192.0.2.4', `x/${'y'.repeat(4_000)}`)
+  await assertListed('192.0.2.4', 'x')
+  await used('repeated', '192.0.2.5', '')
+  await assertListed('192.0.2.5', 'Unknown')
+})
+
 for (const storesOf of [postgresAndRedis, embedded]) {
   t.test(storesOf === embedded ? 'embedded' : 'two instances on Postgres and Redis', async (t) => {
     const w = await world(t, storesOf)
@@ -132,6 +169,8 @@ for (const storesOf of [postgresAndRedis, embedded]) {
         ].map((session) => ({
           ...session,
           remember: session.id === second.sid,
+          address: '127.0.0.1',
+          device: 'node',
           current: session.id === current,
         }))
       for (const { token, sid } of [user, second, third, { token: refreshed.access_token, sid: user.sid }]) {
@@ -645,7 +684,7 @@ t.test('what happens meanwhile', async (t) => {
     'everywhere, while a login that has seen it coming is faster: it is acknowledged all the same',
     async (t) => {
       const user = await registerAndLogIn(a.url)
-      const origin = { requestId: 'test', address: '127.0.0.1' }
+      const origin = { requestId: 'test', address: '127.0.0.1', userAgent: '' }
       await withClient(w.stores.env.DATABASE_URL as string, async (client) => {
         await client.query('begin')
         await client.query(`select from users where id = '${user.id}' for update`)

@@ -53,7 +53,9 @@ export function createLogin({ db, passwords, sessions, isRefused, audit }: Login
       : user.passwordHash
 
     const { id, generation } = user
-    const tokens = await sessions.start({ id, generation, passwordHash, amr: ['pwd'], acr: 'aal1', remember })
+    const { address, userAgent } = origin
+    const proof = { passwordHash, amr: ['pwd'], acr: 'aal1', address, userAgent }
+    const tokens = await sessions.start({ id, generation, ...proof, remember })
     if (!tokens) return undefined
     await sessions.endSurplus({ sub: id, sid: tokens.session_id }, origin)
     audit.record({ event: 'login.succeeded', sub: user.id, sid: tokens.session_id }, origin)

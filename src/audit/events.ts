@@ -4,6 +4,8 @@
 export interface Origin {
   requestId: string
   address: string
+  /** Of its header, at most 256 characters; empty if there was none. */
+  userAgent: string
 }
 
 export type LoginFailure = 'unknown' | 'wrong_password' | 'disabled' | 'changed'

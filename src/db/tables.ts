@@ -48,8 +48,10 @@ export const sessions = pgTable(
     acr: text().notNull(),
     remember: boolean().notNull(),
     createdAt: moment('created_at').notNull(),
-    /** The last login or refresh. */
+    /** The last login or refresh, and where that came from. */
     lastUsedAt: moment('last_used_at').notNull(),
+    address: text().notNull().default(''),
+    userAgent: text('user_agent').notNull().default(''),
     /** The idle end: the newest refresh token is good until then. */
     idleExpiresAt: moment('idle_expires_at').notNull(),
     /** The absolute end: no token of this session outlives it. */

@@ -17,7 +17,8 @@ export default fp(
     app.decorate('audit', createAudit({ log: app.log }))
     app.decorateRequest('origin', {
       getter() {
-        return { requestId: this.id, address: this.ip }
+        const { 'user-agent': userAgent = '' } = this.headers
+        return { requestId: this.id, address: this.ip ?? '', userAgent: userAgent.slice(0, 256) }
       },
     })
   },

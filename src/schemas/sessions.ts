@@ -54,6 +54,11 @@ const Session = Type.Object(
       description: 'It ends then, however often it is refreshed.',
     }),
     remember: Type.Boolean(),
+    address: Type.String({ description: 'Where the last login or refresh came from.' }),
+    device: Type.String({
+      description: 'What it came with, as that names itself. For people.',
+      examples: ['Firefox on Linux'],
+    }),
     current: Type.Boolean({ description: 'Whether it is the one that asks.' }),
   },
   { $id: 'Session', description: 'What one login started.' },

@@ -62,12 +62,14 @@ export function createRefresh(options: RefreshOptions): Refresh {
       rememberEnd: (iat + rememberSeconds) * 1000,
       accessEnd: accessTokens.latestExpiry(iat) * 1000,
       graceStart: now - graceSeconds * 1000,
+      address: origin.address,
+      userAgent: origin.userAgent,
     }
     const rotated = await alone(db, (db) => rotate(db, rotation))
     if (rotated && !(await isForgotten(rotated)))
       return issueSessionTokens(accessTokens, rotated, successor, iat)
 
-    const repeated = await repeat(refreshToken, hash, now)
+    const repeated = await repeat(refreshToken, rotation)
     if (!repeated) {
       // Whoever hears that a session has ended finds it so everywhere: the hold of who ended it may not be over.
       if (await hasJustEnded(db, hash, now)) await endings.awaitEnds(origin)
@@ -102,15 +104,16 @@ export function createRefresh(options: RefreshOptions): Refresh {
    *
    * @returns undefined if it is of no live session
    */
-  function repeat(refreshToken: string, hash: Buffer, now: number) {
+  function repeat(refreshToken: string, rotation: Rotation) {
+    const { hash, now, graceStart } = rotation
     return durably(db, async (tx): Promise<{ session: SessionFacts; newest?: string } | undefined> => {
       const session = await lockSession(tx, hash, now)
       if (!session) return undefined
       // In a statement of its own: the lock may have been waited for.
       const succession = await findSuccession(tx, hash)
-      const newest = followSuccession(refreshToken, succession, now - graceSeconds * 1000)
+      const newest = followSuccession(refreshToken, succession, graceStart)
       if (newest === undefined) return { session }
-      await noteAccess(tx, session.id, now, accessTokens.latestExpiry(Math.floor(now / 1000)) * 1000)
+      await noteAccess(tx, session.id, rotation)
       return { session, newest }
     })
   }

@@ -23,6 +23,8 @@ export interface Rotation {
   accessEnd: number
   /** Successors sealed before this are needed no more. */
   graceStart: number
+  address: string
+  userAgent: string
 }
 
 /** What a session's `access_exp_max` becomes with a token that ends so; no token outlives its session. */
@@ -61,10 +63,11 @@ const rotation = prepare<Rotation, SessionFacts>(
         and refresh_tokens.used_at < ${momentInSql(given('graceStart'))}
     ), prolonged as (
       update sessions set last_used_at = ${momentInSql(given('now'))}, idle_expires_at = presented.idle_end,
+        address = ${given('address')}, user_agent = ${given('userAgent')},
         access_exp_max = ${greatestAccessEnd(given('accessEnd'))}
       from presented where sessions.id = presented.id
     )
-    select id, user_id as "userId", generation, roles, amr, acr,
+    select id, user_id as "userId", generation, roles, amr, acr, remember,
       ${epoch(sql`auth_time`)} as "authTime", ${epoch(sql`idle_end`)} as "idleExpiresAt",
       ${epoch(sql`expires_at`)} as "expiresAt", set_config('synchronous_commit', 'on', true)
     from presented`,
@@ -114,11 +117,17 @@ export async function hasJustEnded(db: Database, hash: Buffer, now: number): Pro
 }
 
 /** Notes that a session gets another access token without a rotation. Times are in milliseconds since the epoch. */
-export async function noteAccess(tx: Database, id: string, now: number, accessEnd: number): Promise<void> {
+export async function noteAccess(
+  tx: Database,
+  id: string,
+  { now, accessEnd, address, userAgent }: Pick<Rotation, 'now' | 'accessEnd' | 'address' | 'userAgent'>,
+): Promise<void> {
   await tx
     .update(sessions)
     .set({
       lastUsedAt: new Date(now),
+      address,
+      userAgent,
       accessExpMax: greatestAccessEnd(accessEnd),
     })
     .where(eq(sessions.id, id))

@@ -9,6 +9,8 @@ export interface SessionTokens {
   refresh_token: string
   refresh_expires_in: number
   session_id: string
+  /** For whoever keeps the refresh token; nobody is told. */
+  remember: boolean
 }
 
 /** A session as its tokens tell of it. Times are in seconds since the epoch. */
@@ -20,6 +22,7 @@ export interface SessionFacts {
   authTime: number
   amr: readonly string[]
   acr: string
+  remember: boolean
   idleExpiresAt: number
   expiresAt: number
 }
@@ -32,6 +35,7 @@ export const sessionFacts = (row: typeof sessions.$inferSelect, roles: readonly 
   authTime: epochSeconds(row.authTime),
   amr: row.amr,
   acr: row.acr,
+  remember: row.remember,
   idleExpiresAt: epochSeconds(row.idleExpiresAt),
   expiresAt: epochSeconds(row.expiresAt),
 })
@@ -63,5 +67,6 @@ export function issueSessionTokens(
     refresh_token: refreshToken,
     refresh_expires_in: session.idleExpiresAt - now,
     session_id: session.id,
+    remember: session.remember,
   }
 }

@@ -9,6 +9,7 @@ import { refreshTokens, sessions, users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
+import { describeDevice } from './devices.ts'
 import type { SessionHolder } from './endings.ts'
 import { isLive, momentInSql } from './liveness.ts'
 import { issueSessionTokens, type SessionTokens } from './session-tokens.ts'
@@ -22,6 +23,9 @@ export interface SessionOwner {
   amr: readonly string[]
   acr: string
   remember: boolean
+  /** Where the proof came from. */
+  address: string
+  userAgent: string
 }
 
 /** What a session tells its owner. */
@@ -32,6 +36,9 @@ export interface SessionSummary {
   /** The absolute end. */
   expires_at: string
   remember: boolean
+  /** From where it was last used, and with what: for people. */
+  address: string
+  device: string
   /** Whether it is the one that asks. */
   current: boolean
 }
@@ -69,6 +76,8 @@ interface NewSession {
   amr: string[]
   acr: string
   remember: boolean
+  address: string
+  userAgent: string
   startedAt: number
   authTime: number
   idleEnd: number
@@ -93,10 +102,10 @@ const insertSession = prepare<NewSession, { roles: string[] }>(
       for update
     ), session as (
       insert into sessions (id, user_id, generation, amr, acr, remember, auth_time, created_at, last_used_at,
-        idle_expires_at, expires_at, access_exp_max)
+        address, user_agent, idle_expires_at, expires_at, access_exp_max)
       select ${given('id')}, id, generation, ${given('amr')}, ${given('acr')},
         ${given('remember')}, ${moment('authTime')}, ${moment('startedAt')}, ${moment('startedAt')},
-        ${moment('idleEnd')}, ${moment('end')}, ${moment('accessEnd')} from owner
+        ${given('address')}, ${given('userAgent')}, ${moment('idleEnd')}, ${moment('end')}, ${moment('accessEnd')} from owner
     ), token as (
       insert into refresh_tokens (hash, session_id) select ${given('refreshTokenHash')}, ${given('id')} from owner
     )
@@ -109,17 +118,18 @@ export function createSessions(options: SessionsOptions): Sessions {
   const { db, clock, accessTokens, idleSeconds, absoluteSeconds, rememberSeconds } = options
 
   return {
-    async start({ id: userId, generation, passwordHash, amr, acr, remember }) {
+    async start({ id: userId, generation, passwordHash, amr, acr, remember, address, userAgent }) {
       const startedAt = clock.now()
       const now = Math.floor(startedAt / 1000)
       const end = now + (remember ? rememberSeconds : absoluteSeconds)
       const idleEnd = Math.min(end, now + (remember ? rememberSeconds : idleSeconds))
       const refreshToken = generateOpaqueToken()
-      const session = { id: randomUUID(), userId, generation, amr: [...amr], acr }
+      const session = { id: randomUUID(), userId, generation, amr: [...amr], acr, remember }
       const row: NewSession = {
         ...session,
         passwordHash,
-        remember,
+        address,
+        userAgent,
         startedAt,
         authTime: now * 1000,
         idleEnd: idleEnd * 1000,
@@ -147,6 +157,8 @@ export function createSessions(options: SessionsOptions): Sessions {
         last_used_at: session.lastUsedAt.toISOString(),
         expires_at: session.expiresAt.toISOString(),
         remember: session.remember,
+        address: session.address,
+        device: describeDevice(session.userAgent),
         current: session.id === sid,
       }))
     },
