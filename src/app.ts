@@ -14,6 +14,7 @@ import basicCredentials from './plugins/basic-credentials.ts'
 import clients from './plugins/clients.ts'
 import clock, { type ClockOptions } from './plugins/clock.ts'
 import closing from './plugins/closing.ts'
+import cors from './plugins/cors.ts'
 import database from './plugins/database.ts'
 import jsonBody from './plugins/json-body.ts'
 import limits from './plugins/limits.ts'
@@ -27,6 +28,7 @@ import purge from './plugins/purge.ts'
 import redis from './plugins/redis.ts'
 import revocation from './plugins/revocation.ts'
 import revocationFeed, { feedScope } from './plugins/revocation-feed.ts'
+import sessionCookie, { type SessionCookieOptions } from './plugins/session-cookie.ts'
 import sessions from './plugins/sessions.ts'
 import tokenInspection from './plugins/token-inspection.ts'
 import tokenStatus from './plugins/token-status.ts'
@@ -84,6 +86,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(closing)
     await app.register(methodNotAllowed)
     await app.register(openapi, { config })
+    await app.register(cors, { config })
     await app.register(oauth)
     await app.register(jsonBody)
     await app.register(basicCredentials)
@@ -109,7 +112,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(healthRoutes)
     await app.register(jwksRoute, { maxAgeSeconds: config.jwksMaxAgeSeconds })
     await app.register(metadataRoute, { issuer: config.issuer, maxAgeSeconds: config.jwksMaxAgeSeconds })
-    await app.register(limited)
+    await app.register(limited, { config })
     await app.register(services, { publicClientId: config.firstPartyClientId })
     await app.register(guarded)
     await app.register(granted)
@@ -132,7 +135,8 @@ function createRequestIds(): () => string {
 }
 
 /** Whoever has no token yet, or an old one, is counted. */
-const limited: FastifyPluginAsync = async (scope) => {
+const limited: FastifyPluginAsync<SessionCookieOptions> = async (scope, { config }) => {
+  await scope.register(sessionCookie, { config })
   scope.limitByAddress()
   await scope.register(registerRoute)
   await scope.register(loginRoute)

@@ -46,6 +46,20 @@ export function readTrustProxy({ text, problem }: Settings): string[] {
   return proxies
 }
 
+/** Each as a browser writes it in its Origin header: what is nearly one would never match, or match too much. */
+export function readCorsOrigins({ text, problem }: Settings): string[] {
+  const origins =
+    text('CORS_ORIGINS')
+      ?.split(',')
+      .map((origin) => origin.trim()) ?? []
+  if (!origins.every(isOrigin))
+    problem('CORS_ORIGINS', 'must be origins with commas between them, such as https://app.example.org')
+  return origins
+}
+
+const isOrigin = (text: string) =>
+  /^https?:[^*]+$/.test(text) && URL.canParse(text) && new URL(text).origin === text
+
 function isNetwork(text: string): boolean {
   const [address = '', prefix, ...more] = text.split('/')
   const bits = { 0: 0, 4: 32, 6: 128 }[isIP(address)] ?? 0

@@ -4,6 +4,7 @@ import { type SigningAlgorithm, signingAlgorithms } from './bearer/algorithms.ts
 import {
   isExample,
   type Limit,
+  readCorsOrigins,
   readDatabaseUrl,
   readFirstAdmin,
   readLimit,
@@ -32,6 +33,8 @@ export type Config = Readonly<{
   /** Where metrics are served; 0 is nowhere. */
   metricsPort: number
   issuer: string
+  /** Of pages that may ask from a browser, and use the cookie of a session. */
+  corsOrigins: string[]
   audience: string
   firstPartyClientId: string
   accessTokenTtlSeconds: number
@@ -125,6 +128,7 @@ export function loadConfig(env: Environment): Config {
     revocation: { mode: oneOf('REVOCATION_MODE', 'redis', revocationModes), tailMs, freshMs },
     metricsPort: integer('METRICS_PORT', { default: 0, min: 0, max: 65_535 }),
     issuer: issuer ?? `http://localhost:${port}`,
+    corsOrigins: readCorsOrigins(settings),
     audience: text('AUDIENCE') ?? issuer ?? `http://localhost:${port}`,
     firstPartyClientId: text('FIRST_PARTY_CLIENT_ID') ?? 'latchkey',
     accessTokenTtlSeconds: integer('ACCESS_TOKEN_TTL_SECONDS', { default: 900, min: 1, max: day }),

@@ -13,6 +13,7 @@ export type OutcomeCode =
   | 'refresh_token_invalid'
   | 'refresh_token_reused'
   | 'forbidden'
+  | 'cross_site'
   | 'not_found'
   | 'method_not_allowed'
   | 'request_timeout'

@@ -81,6 +81,7 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     revocation: { mode: 'redis', tailMs: 100, freshMs: 250 },
     metricsPort: 0,
     issuer: 'http://localhost:3000',
+    corsOrigins: [],
     audience: 'http://localhost:3000',
     firstPartyClientId: 'latchkey',
     accessTokenTtlSeconds: 900,
@@ -125,6 +126,7 @@ t.test('every setting arrives where it belongs', async (t) => {
     TRUST_PROXY: '192.0.2.1, 10.0.0.0/8,2001:db8::/32',
     BOOTSTRAP_ADMIN_USERNAME: 'root',
     BOOTSTRAP_ADMIN_PASSWORD: 'correct horse battery staple',
+    CORS_ORIGINS: 'https://app.test, http://localhost:5173',
     AUDIENCE: 'https://api.test',
     FIRST_PARTY_CLIENT_ID: 'front',
     JWT_ALG: 'EdDSA',
@@ -143,6 +145,7 @@ t.test('every setting arrives where it belongs', async (t) => {
     revocation: { mode: 'mirror', tailMs: 50, freshMs: 500 },
     metricsPort: 9464,
     issuer: 'https://auth.test',
+    corsOrigins: ['https://app.test', 'http://localhost:5173'],
     audience: 'https://api.test',
     firstPartyClientId: 'front',
     accessTokenTtlSeconds: 60,
@@ -239,6 +242,7 @@ t.test('all problems are told together, by name and never with the value', async
     RATE_REDIS_URL: `http://:${marker}@redis.test`,
     REVOCATION_MODE: marker,
     TRUST_PROXY: marker,
+    CORS_ORIGINS: marker,
     ISSUER: `ftp://${marker}.test`,
     KEY_ENCRYPTION_SECRET: marker,
   }
@@ -353,6 +357,7 @@ t.test('an empty setting is one that is not set', async (t) => {
     'RATE_REDIS_URL',
     'REVOCATION_MODE',
     'TRUST_PROXY',
+    'CORS_ORIGINS',
     'BOOTSTRAP_ADMIN_USERNAME',
     'BOOTSTRAP_ADMIN_PASSWORD',
     'BOOTSTRAP_ADMIN_PASSWORD_FILE',
@@ -517,6 +522,33 @@ t.test('a first admin has a name and a password', async (t) => {
   const [name, password] = ['BOOTSTRAP_ADMIN_USERNAME', 'BOOTSTRAP_ADMIN_PASSWORD']
   t.strictSame(problemsOf({ [name]: 'hunter2' }), [`${password} is missing, but ${name} is set`])
   t.strictSame(problemsOf({ [password]: 'hunter2' }), [`${name} is missing, but ${password} is set`])
+})
+
+t.test('an origin is written as browsers write it, and there is none for everybody', async (t) => {
+  for (const origins of [
+    'https://app.test',
+    'http://localhost:5173',
+    'https://a.test,https://b.test:8443',
+    'http://[::1]:81',
+  ])
+    t.strictSame(problemsOf({ CORS_ORIGINS: origins }), [], origins)
+  for (const origins of [
+    '*',
+    'null',
+    'app.test',
+    'https://app.test/',
+    'https://app.test/login',
+    'https://APP.test',
+    'https://app.test:443',
+    'https://*.app.test',
+    'https://user@app.test',
+    'file://app.test',
+    'https://app.test https://b.test',
+    'https://app.test,',
+    'https://',
+    ' ',
+  ])
+    t.strictSame(namesOf(problemsOf({ CORS_ORIGINS: origins })), ['CORS_ORIGINS'], origins)
 })
 
 t.test('a proxy is an address or a network, and never everybody', async (t) => {

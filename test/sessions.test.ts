@@ -334,7 +334,10 @@ for (const storesOf of [postgresAndRedis, embedded]) {
 
     t.test('to leave takes one token, not two, and one that was given here', async (t) => {
       const user = await registerAndLogIn(a.url)
-      const both = refusal('invalid_request', 'Send the access token or the refresh token, not both.')
+      const both = refusal(
+        'invalid_request',
+        'Send one token: the access token, or the refresh token in the body or in the cookie.',
+      )
       for (const scope of ['session', 'others', 'all']) {
         // Whatever is in the header is judged first.
         for (const [headers, expected] of [

@@ -20,7 +20,8 @@ export default fp(
     }
 
     app.addHook('onRoute', ({ url }) => {
-      urls.add(url)
+      // Of all paths (@fastify/cors): it makes none known.
+      if (url !== '*') urls.add(url)
     })
 
     app.decorate('refuseOtherMethods', () => {

@@ -58,6 +58,13 @@ const securitySchemes = {
     description: 'An `access_token` of a login.',
   },
   basicAuth: { type: 'http', scheme: 'basic', description: 'Username and password, in UTF-8 (RFC 7617).' },
+  sessionCookie: {
+    type: 'apiKey',
+    in: 'cookie',
+    name: '__Host-latchkey',
+    description:
+      'A refresh token that a browser keeps. Without https, which is for development, its name is `latchkey`.',
+  },
   clientBasic: {
     type: 'http',
     scheme: 'basic',

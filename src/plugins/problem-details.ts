@@ -22,6 +22,10 @@ export const presentations: Record<OutcomeCode, Presentation> = {
     status: 401,
     detail: 'This refresh token was used before, so its session has been ended: log in again.',
   },
+  cross_site: {
+    status: 403,
+    detail: 'This came from a page that may not use the cookie: its origin must be in CORS_ORIGINS.',
+  },
   not_found: { status: 404, detail: 'There is nothing here.' },
   method_not_allowed: {
     status: 405,

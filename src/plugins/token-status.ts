@@ -31,7 +31,7 @@ export interface TokenStatusOptions {
   config: Pick<Config, 'firstPartyClientId'>
 }
 
-const dead: OutcomeCode[] = ['token_invalid', 'token_expired', 'token_revoked', 'refresh_token_invalid']
+const dead: OutcomeCode[] = ['token_invalid', 'token_expired', 'token_revoked']
 
 /** @returns undefined for a token that is dead */
 const ifAlive = <T>(examined: Promise<T>): Promise<T | undefined> =>
@@ -50,12 +50,12 @@ export default fp(
     /** Of a refresh token that could be used now. */
     async function findLiveHolder(refreshToken: string) {
       const holder = await app.sessions.findHolder(refreshToken, 'live')
+      if (!holder) return undefined
       const refused = await Promise.all([
         isRefused({ scope: 'session', subject: holder.sid }),
         isRefused({ scope: 'generation', subject: generationSubject(holder.sub, holder.ver) }),
       ])
-      if (refused.includes(true)) throw new Outcome('refresh_token_invalid')
-      return holder
+      return refused.includes(true) ? undefined : holder
     }
 
     app.decorate('introspect', async (request, token) => {
@@ -63,7 +63,7 @@ export default fp(
         const alive = await ifAlive(app.examineToken(request, token))
         return alive ? { active: true, token_type: 'Bearer', ...alive.claims } : { active: false }
       }
-      const holder = await ifAlive(findLiveHolder(token))
+      const holder = await findLiveHolder(token)
       return holder ? { active: true, client_id: config.firstPartyClientId, ...holder } : { active: false }
     })
 
@@ -71,7 +71,7 @@ export default fp(
       const { client, origin } = request
       const found = isAccessToken(token)
         ? (await ifAlive(app.examineToken(request, token)))?.claims
-        : await ifAlive(app.sessions.findHolder(token, 'known'))
+        : await app.sessions.findHolder(token, 'known')
       if (!found) return
       const isOwn = 'client_id' in found && found.client_id === client.id
       if (!isOwn && !client.scopes.includes('revoke')) throw new Outcome('forbidden')

@@ -18,8 +18,10 @@ of the statuses that proxies pass on.`
 /** The document has GET, which stands for all. */
 function onAnyMethod(
   app: FastifyInstance,
-  { schema, ...route }: Omit<RouteOptions, 'method' | 'handler'>,
+  { schema, config, ...options }: Omit<RouteOptions, 'method' | 'handler'>,
 ): void {
+  // A preflight that a proxy asks about is for what stands behind it.
+  const route = { ...options, config: { ...config, cors: false as const } }
   const others = app.supportedMethods.filter((method) => method !== 'GET' && method !== 'HEAD')
   const handler = () => {}
   app.route({ ...route, handler, method: 'GET', schema: { ...schema, description, tags: ['Tokens'] } })

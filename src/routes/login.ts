@@ -8,7 +8,7 @@ export const loginRoute: FastifyPluginAsyncTypebox = async (app) => {
     {
       preValidation: app.acceptBasicCredentials,
       preHandler: app.limitLogins,
-      config: { failures: ['invalid_credentials', 'overloaded', 'unavailable'] },
+      config: { failures: ['invalid_credentials', 'cross_site', 'overloaded', 'unavailable'] },
       schema: {
         operationId: 'logIn',
         summary: 'Log in',
@@ -21,7 +21,10 @@ export const loginRoute: FastifyPluginAsyncTypebox = async (app) => {
     },
     async (request, reply) => {
       reply.header('cache-control', 'no-store')
-      return await app.accounts.logIn(request.body, request.origin)
+      const { session = 'body', ...credentials } = request.body
+      if (session === 'cookie') app.sessionCookie.assertUsable(request)
+      const tokens = await app.accounts.logIn(credentials, request.origin)
+      return session === 'cookie' ? app.sessionCookie.keep(reply, tokens) : tokens
     },
   )
 }

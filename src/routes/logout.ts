@@ -1,11 +1,15 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { Outcome } from '../outcomes.ts'
 import { NoContent } from '../schemas/no-content.ts'
 import { LogoutBody, LogoutQuery } from '../schemas/sessions.ts'
 
 const description = `\
 Ends the session of the presented token, with \`scope\` the others of its account, or all of them. To end its own session, an
-access token may have expired or been revoked before, and a refresh token may have been used. To end others it must be live.`
+access token may have expired or been revoked before, and a refresh token may have been used. To end others it must be live.
+
+A cookie is cleared whatever becomes of the request, unless \`scope\` is \`others\`.
+Pages that have an access token send both.`
 
 /** Stands outside the guarded scope, for it takes old tokens too, and refresh tokens. */
 export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
@@ -18,9 +22,16 @@ export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
         const { scope = 'session' } = request.query as { scope?: string }
         await (scope === 'session' ? app.recognise(request) : app.authenticate(request))
       },
-      async preValidation({ headers, body }) {
+      async preValidation(request) {
+        const { headers, body } = request
         const hasRefreshToken = typeof body === 'object' && body !== null && 'refresh_token' in body
-        if (headers.authorization === undefined && !hasRefreshToken) throw new Outcome('missing_token')
+        if (headers.authorization === undefined && !hasRefreshToken && !app.sessionCookie.read(request))
+          throw new Outcome('missing_token')
+      },
+      // Whatever becomes of it, who leaves is not kept here.
+      async onSend(request, reply, payload) {
+        if ((request.query as { scope?: string }).scope !== 'others') app.sessionCookie.clear(request, reply)
+        return payload
       },
       config: {
         failures: [
@@ -30,6 +41,7 @@ export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
           'token_expired',
           'token_revoked',
           'forbidden',
+          'cross_site',
           'refresh_token_invalid',
           'revocation_unknown',
           'unavailable',
@@ -40,7 +52,7 @@ export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
         summary: 'Log out',
         description,
         tags: ['Sessions'],
-        security: [{ bearerAuth: [] }, {}],
+        security: [{ bearerAuth: [] }, { sessionCookie: [] }, {}],
         querystring: LogoutQuery,
         body: LogoutBody,
         response: {
@@ -49,19 +61,9 @@ export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     async (request, reply) => {
-      const { origin, accessToken } = request
+      const { origin } = request
       const { scope = 'session' } = request.query
-      const refreshToken = request.body?.refresh_token
-      if (accessToken && refreshToken !== undefined) {
-        throw new Outcome('invalid_request', {
-          detail: 'Send the access token or the refresh token, not both.',
-        })
-      }
-      const holder =
-        refreshToken === undefined
-          ? accessToken.claims
-          : await app.sessions.findHolder(refreshToken, scope === 'session' ? 'known' : 'live')
-
+      const holder = await findHolder(app, request, scope === 'session' ? 'known' : 'live')
       if (scope === 'session') await app.sessions.end(holder, origin)
       else if (scope === 'others') await app.sessions.endOthers(holder, origin)
       else await app.sessions.endAll(holder, origin)
@@ -69,3 +71,28 @@ export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
     },
   )
 }
+
+/** Whose session the presented token is of. A page that has an access token sends the cookie with it, whether it wants to or not. */
+async function findHolder(
+  { sessions, sessionCookie }: FastifyInstance,
+  request: FastifyRequest<{ Body: { refresh_token?: string } | null }>,
+  demand: 'live' | 'known',
+) {
+  const { accessToken, body } = request
+  const kept = sessionCookie.read(request)
+  if (body?.refresh_token !== undefined && (accessToken || kept !== undefined))
+    throw contradictory(
+      'Send one token: the access token, or the refresh token in the body or in the cookie.',
+    )
+  const refreshToken = body?.refresh_token ?? kept
+  const found = refreshToken === undefined ? undefined : await sessions.findHolder(refreshToken, demand)
+  if (!accessToken) {
+    if (!found) throw new Outcome('refresh_token_invalid')
+    return found
+  }
+  if (found && found.sid !== accessToken.claims.sid)
+    throw contradictory('The access token and the cookie are of different sessions.')
+  return accessToken.claims
+}
+
+const contradictory = (detail: string) => new Outcome('invalid_request', { detail })

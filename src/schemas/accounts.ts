@@ -71,6 +71,16 @@ export const LoginBody = Type.Object(
     username,
     password,
     remember: Type.Optional(Type.Boolean({ description: 'Asks for a longer session.' })),
+    session: Type.Optional(
+      Type.Unsafe<'body' | 'cookie'>(
+        Type.String({
+          enum: ['body', 'cookie'],
+          default: 'body',
+          description:
+            'Where the refresh token is put: into the reply, or for browsers into a cookie that scripts cannot read.',
+        }),
+      ),
+    ),
   },
   { $id: 'Login', additionalProperties: false },
 )

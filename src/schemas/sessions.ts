@@ -7,7 +7,7 @@ export const SessionTokens = Type.Object(
     access_token: Type.String({ description: 'A JWT (RFC 9068).' }),
     token_type: Type.Literal('Bearer'),
     expires_in: Type.Integer({ description: 'Seconds from now.', examples: [900] }),
-    refresh_token: Type.String(),
+    refresh_token: Type.Optional(Type.String({ description: 'Absent where it is in the cookie.' })),
     refresh_expires_in: Type.Integer({ description: 'Seconds from now.', examples: [43_200] }),
     session_id: Type.String({ format: 'uuid' }),
   },
@@ -17,10 +17,13 @@ export const SessionTokens = Type.Object(
 /** Of any length that fits: what is no refresh token is refused as one, an access token too. */
 const refreshToken = Type.String({ description: 'The `refresh_token` of a login or a refresh.' })
 
-export const RefreshBody = Type.Object(
-  { refresh_token: refreshToken },
-  { $id: 'Refresh', additionalProperties: false },
-)
+export const RefreshBody = Type.Unsafe<null | { refresh_token?: string }>({
+  $id: 'Refresh',
+  type: ['object', 'null'],
+  properties: { refresh_token: refreshToken },
+  additionalProperties: false,
+  description: 'None, if it is in the cookie.',
+})
 
 export const LogoutQuery = Type.Object(
   {
@@ -38,7 +41,7 @@ export const LogoutBody = Type.Unsafe<null | { refresh_token?: string }>({
   type: ['object', 'null'],
   properties: { refresh_token: refreshToken },
   additionalProperties: false,
-  description: 'In place of an access token.',
+  description: 'In place of an access token, or of the cookie.',
   examples: [{}],
 })
 

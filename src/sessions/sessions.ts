@@ -6,7 +6,6 @@ import type { Database } from '../db/connect.ts'
 import { alone } from '../db/durably.ts'
 import { prepare } from '../db/prepared.ts'
 import { refreshTokens, sessions, users } from '../db/tables.ts'
-import { Outcome } from '../outcomes.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import { describeDevice } from './devices.ts'
@@ -48,12 +47,8 @@ export interface Sessions {
   start(owner: SessionOwner): Promise<SessionTokens | undefined>
   /** The live sessions of the holder's account, the youngest first. */
   list(holder: SessionHolder): Promise<SessionSummary[]>
-  /**
-   * Who holds this refresh token: one that could be used now, or any that was ever given.
-   *
-   * @throws Outcome `refresh_token_invalid`
-   */
-  findHolder(refreshToken: string, demand: 'live' | 'known'): Promise<SessionHolder>
+  /** Who holds this refresh token: one that could be used now, or any that was ever given. */
+  findHolder(refreshToken: string, demand: 'live' | 'known'): Promise<SessionHolder | undefined>
 }
 
 export interface SessionsOptions {
@@ -176,7 +171,6 @@ export function createSessions(options: SessionsOptions): Sessions {
             demand === 'live' ? isUsable : undefined,
           ),
         )
-      if (!holder) throw new Outcome('refresh_token_invalid')
       return holder
     },
   }
