@@ -273,7 +273,12 @@ t.test('by http there is a cookie at home only', async (t) => {
     const { reply, kept } = await enter()
     t.strictSame(cookiesOf(reply), [`latchkey=${kept}; Path=/; HttpOnly; SameSite=Strict`], issuer)
   }
-  for (const issuer of ['http://auth.test', 'http://192.0.2.1:3000', 'http://localhost.evil.test']) {
+  for (const issuer of [
+    'http://auth.test',
+    'http://192.0.2.1:3000',
+    'http://localhost.evil.test',
+    'http://evillocalhost',
+  ]) {
     const { url } = await world(t, { ISSUER: issuer }, stores)
     const user = randomUser()
     await post(url, '/register', user)
@@ -337,6 +342,8 @@ t.test('a page of a listed origin sees all replies, and no other page sees any',
     )
     t.equal(headers.get('access-control-max-age'), '7200')
   }
+  const bare = await call(url, '/login', { method: 'OPTIONS', headers: fromApp })
+  t.strictSame([bare.status, bare.body], [204, ''], 'one that asks for nothing')
   const stranger = await preflight('https://evil.test')
   t.strictSame([stranger.status, corsOf(stranger).origin], [405, null])
   t.equal((await preflight(app, '/forward-auth')).status, 401, 'which is the answer to another question')

@@ -1,0 +1,516 @@
+/** latchkey/browser in a real browser: whoever is logged in stays so in every tab, and whoever is not is in none. */
+
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { type BrowserContext, chromium, type Page, type Request } from 'playwright-core'
+import t, { type Test } from 'tap'
+import type { Change, createSession, Session, SessionOptions } from '../src/sdk/browser.ts'
+import type { Environment } from '../src/settings.ts'
+import { postgresAndRedis, randomUser, startInstance, type User, withClient } from './fixtures/app.ts'
+import { bearer, call, logIn, post } from './fixtures/client.ts'
+import { eventually } from './fixtures/eventually.ts'
+import { findChromium } from './fixtures/install.ts'
+import { startServer } from './fixtures/process.ts'
+import { type Relay, startRelay } from './fixtures/relay.ts'
+import { freePort } from './fixtures/servers.ts'
+
+// Most of them wait for tokens to expire.
+t.jobs = 4
+
+/** What the page below has in its window. */
+declare const window: {
+  createSession: typeof createSession
+  session: Session
+  changes: Change[]
+  failure(error: unknown): { name: string; code: string; status?: number }
+}
+
+const script = readFileSync(join(process.env.TEST_PREPARED as string, 'dist/sdk/browser.js'), 'utf8')
+const html = `<!doctype html><title>a page</title><script type="module">
+  import { createSession } from '/browser.js'
+  window.createSession = createSession
+  window.failure = ({ name, code, status }) => ({ name, code, status })
+</script>`
+
+const browser = await chromium.launch({
+  executablePath: process.env.TEST_CHROMIUM || (findChromium() as string),
+  // Root has no sandbox; and no name leads anywhere, as on a machine that is offline.
+  args: ['--no-sandbox', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost'],
+})
+t.teardown(() => browser.close())
+
+/** @returns the port of a page that loads the module as it is shipped */
+async function servePage(t: Test): Promise<number> {
+  const server = createServer(({ url }, response) => {
+    const isScript = url === '/browser.js'
+    response
+      .setHeader('content-type', isScript ? 'text/javascript' : 'text/html')
+      .end(isScript ? script : html)
+  }).listen(0)
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  return (server.address() as AddressInfo).port
+}
+
+const atHome = (url: string) => `http://localhost:${new URL(url).port}`
+
+interface World {
+  context: BrowserContext
+  /** Where the service is, for pages. */
+  baseUrl: string
+  pageUrl: string
+  user: User
+  relay: Relay
+  /** What refreshes are going on, and how many have begun. */
+  refreshes: { open: Set<Request>; count: number; atOnce: number }
+  /** How many answers were 401. */
+  refused: { count: number }
+  openTab(options?: Partial<SessionOptions> & { prepare?: string }): Promise<Page>
+}
+
+/** A browser of its own, a page on one origin and the service on another, of the same site. */
+async function world(
+  t: Test,
+  { env, serve }: { env?: Environment; serve?: (cors: Environment) => Promise<string> } = {},
+): Promise<World> {
+  const pageUrl = `http://localhost:${await servePage(t)}`
+  const cors = { CORS_ORIGINS: pageUrl, ISSUER: 'http://localhost', CLOCK_TOLERANCE_SECONDS: '0', ...env }
+  const start = async () => (await startInstance(t, { stores: await postgresAndRedis(t), env: cors })).url
+  const url = await (serve ? serve(cors) : start())
+  const relay = await startRelay(t, url)
+  const baseUrl = atHome(relay.url)
+  const user = randomUser()
+  await post(url, '/register', user)
+
+  const context = await browser.newContext()
+  t.teardown(() => context.close())
+  const refreshes = { open: new Set<Request>(), count: 0, atOnce: 0 }
+  context.on('request', (request) => {
+    if (!request.url().endsWith('/refresh') || request.method() !== 'POST') return
+    refreshes.open.add(request)
+    refreshes.count++
+    refreshes.atOnce = Math.max(refreshes.atOnce, refreshes.open.size)
+  })
+  const refused = { count: 0 }
+  context.on('response', (response) => {
+    if (response.status() === 401) refused.count++
+  })
+  for (const event of ['requestfinished', 'requestfailed'] as const)
+    context.on(event as 'requestfinished', (request) => void refreshes.open.delete(request))
+
+  async function openTab({ prepare, ...options }: Partial<SessionOptions> & { prepare?: string } = {}) {
+    const page = await context.newPage()
+    if (prepare) await page.addInitScript(prepare)
+    await page.goto(pageUrl)
+    await page.waitForFunction(() => window.createSession)
+    await page.evaluate(
+      (options) => {
+        window.session = window.createSession(options)
+        window.changes = []
+        window.session.onChange((change) => window.changes.push(change))
+      },
+      { baseUrl, ...options },
+    )
+    return page
+  }
+  return { context, baseUrl, pageUrl, user, relay, refreshes, refused, openTab }
+}
+
+const enter = (page: Page, credentials: User & { remember?: boolean }) =>
+  page.evaluate((credentials) => window.session.login(credentials), credentials)
+
+/** @returns the status, or what was thrown */
+const ask = (page: Page, url: string) =>
+  page.evaluate(async (url) => {
+    try {
+      return (await window.session.fetch(url)).status
+    } catch (error) {
+      return window.failure(error)
+    }
+  }, url)
+
+const userOf = (page: Page) => page.evaluate(() => window.session.user)
+const restored = (page: Page) => page.evaluate(() => window.session.ready)
+const reasonsOf = (page: Page) => page.evaluate(() => window.changes.map(({ reason }) => reason))
+const leave = (page: Page, scope?: 'session' | 'others' | 'all') =>
+  page.evaluate((scope) => window.session.logout(scope && { scope }).catch(window.failure), scope)
+const expire = (page: Page) => page.waitForFunction(() => Date.now() > (window.session.expiresAt as number))
+
+t.test('it is small, and needs nothing', async (t) => {
+  t.ok(gzipSync(script).length <= 4_096, `${gzipSync(script).length} bytes, comments and all`)
+  t.notMatch(script, /^import|\brequire\(/m)
+})
+
+t.test('from log in to log out, and no token where others could find it', async (t) => {
+  const { openTab, baseUrl, user, context, refreshes } = await world(t, {
+    env: { ACCESS_TOKEN_TTL_SECONDS: '2' },
+  })
+  const page = await openTab()
+  const said: string[] = []
+  page.on('console', (message) => said.push(message.text()))
+  t.equal(await restored(page), undefined)
+  t.match(await ask(page, `${baseUrl}/protected`), { name: 'SessionError', code: 'logged_out' })
+  const wrong = { ...user, password: 'wrong' }
+  t.match(await page.evaluate((wrong) => window.session.login(wrong).catch(window.failure), wrong), {
+    name: 'SessionError',
+    code: 'invalid_credentials',
+    status: 401,
+  })
+
+  const { id, sessionId } = await enter(page, user)
+  t.strictSame(await userOf(page), { id, roles: [], sessionId })
+  t.equal(await ask(page, `${baseUrl}/protected`), 200)
+  await expire(page)
+  const before = refreshes.count
+  t.strictSame(
+    await Promise.all(Array.from({ length: 5 }, () => ask(page, `${baseUrl}/protected`))),
+    Array(5).fill(200),
+  )
+  t.equal(refreshes.count - before, 1, 'one refresh for all')
+
+  const [cookie] = await context.cookies(baseUrl)
+  t.match(cookie, { name: 'latchkey', httpOnly: true, sameSite: 'Strict', path: '/', expires: -1 })
+  const visible = await page.evaluate<string>(
+    'JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, document.documentElement.outerHTML, location.href])',
+  )
+  for (const [where, text] of Object.entries({ visible, said: said.join(), urls: page.url() })) {
+    t.notMatch(text, /eyJ/, `no access token in ${where}`)
+    t.notOk(text.includes(cookie?.value as string), `no refresh token in ${where}`)
+  }
+
+  t.equal(await leave(page), undefined)
+  t.equal(await userOf(page), undefined)
+  t.strictSame(await context.cookies(baseUrl), [])
+  t.match(await ask(page, `${baseUrl}/protected`), { code: 'logged_out' })
+  t.strictSame(await reasonsOf(page), ['logged_in', 'logged_out'])
+  await page.reload()
+  t.equal(await restored(await openTab()), undefined)
+})
+
+t.test(
+  'the access token goes to latchkey, to the page’s own origin and to what is listed, and nowhere else',
+  async (t) => {
+    const { openTab, baseUrl, user, pageUrl } = await world(t)
+    const page = await openTab({ apis: ['http://127.0.0.1:1'] })
+    await enter(page, user)
+    t.equal(await ask(page, `${baseUrl}/protected`), 200)
+    t.equal(await ask(page, '/here'), 200)
+    t.equal(await ask(page, `${pageUrl}/there`), 200)
+    t.match(await ask(page, 'http://127.0.0.1:1/'), { name: 'SessionError', code: 'offline' })
+    for (const url of [
+      'http://127.0.0.1:2/',
+      `${baseUrl.replace('localhost', 'localhost.evil.test')}/protected`,
+    ])
+      t.match(await ask(page, url), { name: 'SessionError', code: 'foreign_origin' }, url)
+    t.match(await ask(page, 'http://'), { name: 'SessionError', code: 'invalid_request' })
+  },
+)
+
+t.test('what one tab does, all do: log in, refresh, log out', async (t) => {
+  const { openTab, baseUrl, user, context, refreshes } = await world(t)
+  const [one, two] = [await openTab(), await openTab()]
+  await Promise.all([restored(one), restored(two)])
+  const { id } = await enter(one, user)
+  await eventually(t, async () => (await userOf(two))?.id === id)
+  refreshes.count = 0
+  const three = await openTab()
+  t.equal((await restored(three))?.id, id, 'a new one is told by the others')
+  t.equal(refreshes.count, 0)
+  await one.close()
+  await two.close()
+  await three.close()
+  const four = await openTab()
+  t.equal((await restored(four))?.id, id, 'and by the cookie, where there are none')
+  t.equal(refreshes.count, 1)
+
+  const five = await openTab()
+  await restored(five)
+  await leave(four)
+  for (const page of [four, five]) {
+    await eventually(t, async () => (await userOf(page)) === undefined)
+    t.match(await ask(page, `${baseUrl}/protected`), { code: 'logged_out' })
+  }
+  t.strictSame(await context.cookies(baseUrl), [])
+})
+
+/** Tabs that ask all the time, for so many tokens of five seconds. */
+async function staysIn(t: Test, lifetimes: number, prepare?: string): Promise<void> {
+  const { openTab, baseUrl, user, refreshes, refused, context } = await world(t, {
+    env: { ACCESS_TOKEN_TTL_SECONDS: '5' },
+  })
+  const tabs = [
+    await openTab(prepare ? { prepare } : {}),
+    await openTab(prepare ? { prepare } : {}),
+    await openTab(prepare ? { prepare } : {}),
+  ]
+  const first = tabs[0] as Page
+  for (const page of tabs) await restored(page)
+  await enter(first, user)
+  for (const page of tabs) await eventually(t, async () => (await userOf(page)) !== undefined)
+  refreshes.count = 0
+  refreshes.atOnce = 0
+  refused.count = 0
+  const asked = await Promise.all(
+    tabs.map((page) =>
+      page.evaluate(
+        async ({ url, ms }) => {
+          const seen: Record<string, number> = {}
+          for (const end = Date.now() + ms; Date.now() < end; ) {
+            const { status } = await window.session.fetch(url)
+            seen[status] = (seen[status] ?? 0) + 1
+            await new Promise((resolve) => setTimeout(resolve, 40))
+          }
+          return seen
+        },
+        { url: `${baseUrl}/protected`, ms: lifetimes * 5_000 },
+      ),
+    ),
+  )
+  for (const seen of asked) t.strictSame(Object.keys(seen), ['200'], JSON.stringify(seen))
+  for (const page of tabs) t.notMatch((await reasonsOf(page)).join(), /ended|logged_out/)
+  t.equal(refreshes.atOnce, 1, 'one at a time')
+  t.equal(refused.count, 0, 'before a token expires, not after')
+  // Each is renewed when four seconds are over, and hardly earlier.
+  t.ok(refreshes.count <= (lifetimes * 5) / 3.9 + 1, `${refreshes.count} refreshes`)
+  t.equal((await context.cookies(baseUrl)).length, 1)
+}
+
+const minutes = Number(process.env.BROWSER_MINUTES ?? 0.5)
+
+t.test('three tabs with tokens of five seconds stay in, by one refresh at a time', async (t) => {
+  await staysIn(t, minutes * 12)
+})
+
+t.test('and so without Web Locks', async (t) => {
+  await staysIn(t, 3, "Object.defineProperty(Navigator.prototype, 'locks', { value: undefined })")
+})
+
+t.test('a reply that is lost amid a refresh is repaired, by the same tab or by another', async (t) => {
+  const { openTab, baseUrl, user, relay, refreshes } = await world(t, {
+    env: { ACCESS_TOKEN_TTL_SECONDS: '2' },
+  })
+  const [one, two] = [await openTab(), await openTab()]
+  await enter(one, user)
+  await eventually(t, async () => (await userOf(two)) !== undefined)
+
+  for (const next of [one, two]) {
+    await Promise.all([one, two].map(expire))
+    const before = refreshes.count
+    relay.mute()
+    const asking = ask(one, `${baseUrl}/protected`)
+    await eventually(t, async () => refreshes.count > before)
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    relay.cut()
+    t.match(await asking, { name: 'SessionError', code: 'offline' })
+    t.ok(await userOf(one), 'nobody is logged out')
+    await relay.mend()
+    await eventually(t, async () => (await ask(next, `${baseUrl}/protected`)) === 200)
+  }
+  t.strictSame([...(await reasonsOf(one)), ...(await reasonsOf(two))], ['logged_in', 'logged_in'])
+})
+
+t.test('offline, and after a sleep that was longer than the token, the session goes on', async (t) => {
+  const { openTab, baseUrl, user, context } = await world(t, { env: { ACCESS_TOKEN_TTL_SECONDS: '2' } })
+  const page = await openTab()
+  await enter(page, user)
+  await context.setOffline(true)
+  t.match(await ask(page, `${baseUrl}/protected`), { name: 'SessionError', code: 'offline' })
+  await expire(page)
+  t.match(await ask(page, `${baseUrl}/protected`), { name: 'SessionError', code: 'offline' })
+  const unknown = await openTabOffline(page)
+  t.match(unknown, { code: 'offline' }, 'who begins offline does not know')
+  await context.setOffline(false)
+  await eventually(t, async () => (await ask(page, `${baseUrl}/protected`)) === 200)
+  t.strictSame(await reasonsOf(page), ['logged_in'])
+})
+
+/** The page was loaded before; what it asks first has no answer. */
+const openTabOffline = (page: Page) =>
+  page.evaluate(async () => {
+    // Another service, so that no other tab can tell.
+    const session = window.createSession({ baseUrl: 'http://localhost:1' })
+    return { ...(await session.ready.catch(window.failure)), user: session.user }
+  })
+
+t.test('while the service is started anew, and while it says 503, the session goes on', async (t) => {
+  const { env: stores } = await postgresAndRedis(t)
+  const port = await freePort()
+  let start = async () => {}
+  let server: Awaited<ReturnType<typeof startServer>> | undefined
+  const { openTab, baseUrl, user, relay, refreshes } = await world(t, {
+    env: { ACCESS_TOKEN_TTL_SECONDS: '2' },
+    serve: async (cors) => {
+      const env = { ...stores, ...cors, PORT: `${port}` }
+      start = async () => {
+        server = await startServer(t, { env })
+      }
+      await start()
+      return server?.url as string
+    },
+  })
+  const page = await openTab()
+  await enter(page, user)
+  server?.signal('SIGKILL')
+  await server?.end
+  await expire(page)
+  t.match(await ask(page, `${baseUrl}/protected`), { code: 'offline' })
+  await start()
+  await relay.mend()
+  await eventually(t, async () => (await ask(page, `${baseUrl}/protected`)) === 200, 10_000)
+
+  await withClient(stores.DATABASE_URL as string, async (db) => {
+    await db.query('begin')
+    await db.query('lock table refresh_tokens in access exclusive mode')
+    await expire(page)
+    t.match(await ask(page, `${baseUrl}/protected`), { code: 'unavailable', status: 503 })
+    const before = refreshes.count
+    t.match(await ask(page, `${baseUrl}/protected`), { code: 'unavailable', status: 503 }, 'at once')
+    t.equal(refreshes.count, before, 'and asks no more often than Retry-After says')
+    await db.query('rollback')
+  })
+  await eventually(t, async () => (await ask(page, `${baseUrl}/protected`)) === 200, 10_000)
+  t.strictSame(await reasonsOf(page), ['logged_in'])
+})
+
+t.test(
+  'a refresh token that was stolen ends the session in every tab, once its successor was used',
+  async (t) => {
+    const { openTab, baseUrl, user, context } = await world(t, {
+      env: { ACCESS_TOKEN_TTL_SECONDS: '2', REFRESH_GRACE_SECONDS: '0' },
+    })
+    const [one, two] = [await openTab(), await openTab()]
+    await enter(one, user)
+    await eventually(t, async () => (await userOf(two)) !== undefined)
+    const [stolen] = await context.cookies(baseUrl)
+    for (let renewed = 0; renewed < 2; renewed++) {
+      await expire(one)
+      t.equal(await ask(one, `${baseUrl}/protected`), 200)
+    }
+    const replayed = await post(baseUrl, '/refresh', { refresh_token: stolen?.value })
+    t.equal(replayed.body.code, 'refresh_token_reused')
+    t.equal(await ask(one, `${baseUrl}/protected`), 401)
+    for (const page of [one, two]) {
+      await eventually(t, async () => (await userOf(page)) === undefined)
+      t.strictSame(await reasonsOf(page), ['logged_in', 'ended'])
+    }
+  },
+)
+
+t.test('what ends elsewhere ends here, and new roles do not', async (t) => {
+  const root = randomUser()
+  const { openTab, baseUrl, user } = await world(t, {
+    env: { BOOTSTRAP_ADMIN_USERNAME: root.username, BOOTSTRAP_ADMIN_PASSWORD: root.password },
+  })
+  const [one, two] = [await openTab(), await openTab()]
+  await enter(one, user)
+  await eventually(t, async () => (await userOf(two)) !== undefined)
+  const elsewhere = await logIn(baseUrl, user)
+  t.equal((await post(baseUrl, '/logout?scope=others', undefined, bearer(elsewhere.token))).status, 204)
+  t.equal(await ask(two, `${baseUrl}/protected`), 401)
+  for (const page of [one, two]) {
+    await eventually(t, async () => (await userOf(page)) === undefined)
+    t.strictSame(await reasonsOf(page), ['logged_in', 'ended'])
+  }
+
+  await enter(two, user)
+  await leave(two, 'others')
+  t.ok(await userOf(two), 'this one stays')
+  t.equal(
+    (await call(baseUrl, '/protected', { headers: bearer(elsewhere.token) })).body.code,
+    'token_revoked',
+  )
+  const { id } = (await userOf(two)) as { id: string }
+  const asRoot = { 'content-type': 'application/json', ...bearer((await logIn(baseUrl, root)).token) }
+  const body = JSON.stringify({ roles: ['editor'] })
+  const { status } = await call(baseUrl, `/admin/users/${id}/roles`, { method: 'PUT', headers: asRoot, body })
+  t.equal(status, 200)
+  t.equal(await ask(two, `${baseUrl}/protected`), 200, 'by another token, with the new ones')
+  for (const page of [one, two]) await eventually(t, async () => (await userOf(page))?.roles[0] === 'editor')
+  t.strictSame((await reasonsOf(two)).slice(2), ['logged_in', 'changed'])
+
+  await leave(two, 'all')
+  t.equal(await userOf(two), undefined)
+})
+
+t.test('whoever leaves is out in every tab, whatever the service says or does not', async (t) => {
+  const { openTab, baseUrl, user, relay, context } = await world(t)
+  const [one, two] = [await openTab(), await openTab()]
+  const { id } = await enter(one, user)
+  await eventually(t, async () => (await userOf(two))?.id === id)
+  relay.cut()
+  t.match(await leave(one), { name: 'SessionError', code: 'offline' }, 'it says so')
+  for (const page of [one, two]) await eventually(t, async () => (await userOf(page)) === undefined)
+  t.equal((await context.cookies(baseUrl)).length, 1, 'which only an answer can clear')
+  await relay.mend()
+  const three = await openTab()
+  t.equal(await restored(three), undefined, 'so whoever comes next leaves once more')
+  t.strictSame(await context.cookies(baseUrl), [])
+  await enter(three, user)
+  await three.reload()
+  t.equal((await restored(await openTab()))?.id, id, 'and who has logged in since then stays')
+})
+
+t.test('a page of another site can neither read nor refresh nor log out', async (t) => {
+  const { openTab, baseUrl, user, context, pageUrl } = await world(t)
+  const page = await openTab()
+  await enter(page, user)
+  const evil = await context.newPage()
+  await evil.goto(pageUrl.replace('localhost', '127.0.0.1'))
+  const tried = await evil.evaluate(async (baseUrl) => {
+    const outcomes: string[] = []
+    for (const [method, path, init] of [
+      ['POST', '/refresh', {}],
+      ['POST', '/logout', {}],
+      ['POST', '/logout?scope=all', { mode: 'no-cors' }],
+      ['POST', '/refresh', { mode: 'no-cors' }],
+      ['GET', '/sessions', {}],
+    ] as const) {
+      const sent = fetch(baseUrl + path, { method, credentials: 'include', ...init })
+      outcomes.push(
+        await sent.then(
+          ({ type, status }) => `${type} ${status}`,
+          (error) => error.name,
+        ),
+      )
+    }
+    return outcomes
+  }, baseUrl)
+  t.strictSame(tried, ['TypeError', 'TypeError', 'opaque 0', 'opaque 0', 'TypeError'], 'it sees nothing')
+  await evil.setContent(
+    `<form method="post" action="${baseUrl}/logout?scope=all"><button>free prizes</button></form>`,
+  )
+  await evil.locator('button').click()
+  await evil.waitForURL(/logout/)
+  t.equal(await ask(page, `${baseUrl}/protected`), 200)
+  await page.close()
+  t.ok(await restored(await openTab()), 'and changes nothing')
+})
+
+t.test('kept in memory, the session is in all tabs and outlives none', async (t) => {
+  const { openTab, baseUrl, user, context, refreshes } = await world(t, {
+    env: { ACCESS_TOKEN_TTL_SECONDS: '2' },
+  })
+  const one = await openTab({ keep: 'memory' })
+  const { id } = await enter(one, user)
+  t.strictSame(await context.cookies(baseUrl), [])
+  const two = await openTab({ keep: 'memory' })
+  t.equal((await restored(two))?.id, id)
+  for (const page of [two, one, two]) {
+    await expire(page)
+    t.equal(await ask(page, `${baseUrl}/protected`), 200)
+  }
+  t.ok(refreshes.count > 0)
+  await one.close()
+  const three = await openTab({ keep: 'memory' })
+  t.equal((await restored(three))?.id, id)
+  await leave(two)
+  await eventually(t, async () => (await userOf(three)) === undefined)
+  await enter(two, user)
+  await two.close()
+  await three.close()
+  t.equal(await restored(await openTab({ keep: 'memory' })), undefined)
+})
