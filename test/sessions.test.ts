@@ -163,9 +163,27 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       const whole = (seconds: number) => new Date((Math.floor(start / 1000) + seconds) * 1000).toISOString()
       const expected = (current: string) =>
         [
-          { id: third.sid, created_at: at(120), last_used_at: at(185), expires_at: whole(120 + 7 * day) },
-          { id: second.sid, created_at: at(60), last_used_at: at(60), expires_at: whole(60 + 30 * day) },
-          { id: user.sid, created_at: at(0), last_used_at: at(185), expires_at: whole(7 * day) },
+          {
+            id: third.sid,
+            created_at: at(120),
+            last_used_at: at(185),
+            expires_at: whole(120 + 7 * day),
+            idle_expires_at: whole(185 + day / 2),
+          },
+          {
+            id: second.sid,
+            created_at: at(60),
+            last_used_at: at(60),
+            expires_at: whole(60 + 30 * day),
+            idle_expires_at: whole(60 + 30 * day),
+          },
+          {
+            id: user.sid,
+            created_at: at(0),
+            last_used_at: at(185),
+            expires_at: whole(7 * day),
+            idle_expires_at: whole(180 + day / 2),
+          },
         ].map((session) => ({
           ...session,
           remember: session.id === second.sid,

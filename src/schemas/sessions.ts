@@ -52,6 +52,10 @@ const Session = Type.Object(
     id: Type.String({ format: 'uuid', description: 'The `sid` of its tokens.' }),
     created_at: Type.String({ format: 'date-time' }),
     last_used_at: Type.String({ format: 'date-time', description: 'The last login or refresh.' }),
+    idle_expires_at: Type.String({
+      format: 'date-time',
+      description: 'It ends then, if it is not refreshed.',
+    }),
     expires_at: Type.String({
       format: 'date-time',
       description: 'It ends then, however often it is refreshed.',

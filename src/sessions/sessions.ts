@@ -32,7 +32,8 @@ export interface SessionSummary {
   id: string
   created_at: string
   last_used_at: string
-  /** The absolute end. */
+  /** The end if it is not used, and the absolute one. */
+  idle_expires_at: string
   expires_at: string
   remember: boolean
   /** From where it was last used, and with what: for people. */
@@ -150,6 +151,7 @@ export function createSessions(options: SessionsOptions): Sessions {
         id: session.id,
         created_at: session.createdAt.toISOString(),
         last_used_at: session.lastUsedAt.toISOString(),
+        idle_expires_at: session.idleExpiresAt.toISOString(),
         expires_at: session.expiresAt.toISOString(),
         remember: session.remember,
         address: session.address,

@@ -1,0 +1,127 @@
+/** The example in a real browser, by its labels and its keyboard, as people use it. */
+import { cpSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { chromium, type Page } from 'playwright-core'
+import t, { type Test } from 'tap'
+import { startExamplePage } from './fixtures/example-page.ts'
+import { findChromium } from './fixtures/install.ts'
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const browser = await chromium.launch({
+  executablePath: process.env.TEST_CHROMIUM || (findChromium() as string),
+  args: ['--no-sandbox', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost'],
+})
+t.teardown(() => browser.close())
+// Beside what was built for the tests, as it is beside what was built for everybody.
+const prepared = process.env.TEST_PREPARED as string
+cpSync('examples/spa', join(prepared, 'examples/spa'), { recursive: true })
+const { url, stop } = await startExamplePage(prepared)
+
+const password = 'correct horse battery'
+const labelled = (page: Page, label: string) => page.getByLabel(label, { exact: true })
+const button = (page: Page, name: string | RegExp) => page.getByRole('button', { name })
+const notice = (page: Page) => page.getByRole('status').first()
+
+/** By WCAG 2.2, levels A and AA, in light and in dark, on a desk and on a phone. */
+async function assertAccessible(t: Test, page: Page, name: string): Promise<void> {
+  for (const colorScheme of ['light', 'dark'] as const) {
+    for (const width of [1280, 320]) {
+      await page.emulateMedia({ colorScheme })
+      await page.setViewportSize({ width, height: 800 })
+      const violations = await page.evaluate<{ id: string; nodes: unknown[] }[]>(
+        'axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"] }).then(({ violations }) => violations)',
+      )
+      const where = `${name}, ${colorScheme}, ${width} px`
+      t.strictSame(
+        violations.map(({ id, nodes }) => [id, JSON.stringify(nodes)]),
+        [],
+        where,
+      )
+      const [content, screen] = await page.evaluate<number[]>(
+        '[document.documentElement.scrollWidth, innerWidth]',
+      )
+      t.ok(Number(content) <= Number(screen), `${where}: nothing to scroll sideways`)
+    }
+  }
+  await page.setViewportSize({ width: 1280, height: 800 })
+}
+
+t.test('sign up, sign in, ask, see and end sessions, leave', async (t) => {
+  const context = await browser.newContext()
+  const page = await context.newPage()
+  const complaints: string[] = []
+  page.on('pageerror', (error) => complaints.push(`${error}`))
+  page.on('console', (message) => {
+    // A 401 is how the page learns that nobody is logged in.
+    if (message.type() === 'error' && !/\b(401|409)\b/.test(message.text())) complaints.push(message.text())
+  })
+  await context.addInitScript(axe)
+  await page.goto(url)
+
+  await page.getByRole('heading', { name: 'Welcome' }).waitFor()
+  await assertAccessible(t, page, 'the entrance')
+  await labelled(page, 'Username').fill('ada')
+  await labelled(page, 'Password').fill('wrong')
+  await page.keyboard.press('Enter')
+  await page.getByText('Nobody has this username and this password.').waitFor()
+  await labelled(page, 'Password').fill(password)
+  await page.getByLabel('Remember me on this device').check()
+  await button(page, 'Sign up').click()
+  await page.getByRole('heading', { name: 'Hello, ada' }).waitFor()
+  t.equal(await notice(page).innerText(), '', 'what was wrong is forgotten')
+  t.equal(
+    await page.evaluate('document.activeElement.textContent'),
+    'Hello, ada',
+    'the keyboard is there too',
+  )
+
+  await button(page, 'Ask a protected route').click()
+  await page.getByText(/^It knows you as/).waitFor()
+  await page.getByText(/in \d+ s; the next request renews it/).waitFor()
+  const monthsAway = async (id: string) =>
+    (Date.parse((await page.locator(id).getAttribute('datetime')) as string) - Date.now()) / 86_400_000
+  for (const id of ['#idle-ends', '#session-ends']) t.ok(Math.abs((await monthsAway(id)) - 30) < 0.1, id)
+
+  const other = await browser.newContext({ userAgent: 'PostmanRuntime/7.39.0' })
+  const elsewhere = await other.newPage()
+  await elsewhere.goto(url)
+  await labelled(elsewhere, 'Username').fill('ada')
+  await labelled(elsewhere, 'Password').fill(password)
+  await button(elsewhere, 'Sign in').click()
+  await elsewhere.getByRole('heading', { name: 'Hello, ada' }).waitFor()
+
+  await page.reload()
+  const sessions = page.getByRole('list', { name: 'Where you are logged in' }).getByRole('listitem')
+  await sessions.nth(1).waitFor()
+  await assertAccessible(t, page, 'home')
+  t.match((await sessions.allInnerTexts()).join(), /PostmanRuntime[\s\S]*Chrome on Linux\s+this one/)
+  await button(page, /End the session of PostmanRuntime/).click()
+  await sessions.nth(1).waitFor({ state: 'detached' })
+  await button(elsewhere, 'Ask a protected route').click()
+  await elsewhere.getByText('Your session has ended: sign in again.').waitFor()
+
+  const tab = await context.newPage()
+  await tab.goto(url)
+  await tab.getByRole('heading', { name: 'Hello, ada' }).waitFor()
+  await button(page, 'Log out everywhere').click()
+  for (const one of [page, tab]) await one.getByText('You are logged out, in every tab.').waitFor()
+  await tab.reload()
+  await tab.getByRole('heading', { name: 'Welcome' }).waitFor()
+
+  await labelled(page, 'Username').fill('ada')
+  await labelled(page, 'Password').fill(password)
+  await button(page, 'Sign up').click()
+  await page.getByText('Somebody has this username already.').waitFor()
+  await button(page, 'Sign in').click()
+  await button(page, 'Log out').first().click()
+  await page.getByRole('heading', { name: 'Welcome' }).waitFor()
+  t.strictSame(complaints, [])
+  await context.close()
+  await other.close()
+})
+
+t.test('one signal ends the page and the service', async (t) => {
+  t.equal(await stop(), 0)
+  await t.rejects(fetch(url))
+})
