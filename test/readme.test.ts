@@ -37,6 +37,7 @@ t.test('every command is run by these tests, or by CI, or needs Docker and says 
     'js',
     'mermaid',
     'nginx',
+    'python',
     'sh',
     'sql',
   ])
@@ -135,10 +136,11 @@ t.test('it is started by the same flags everywhere', async (t) => {
   t.match(file('Dockerfile'), `CMD ${JSON.stringify(start.split(' ')).replaceAll(',', ', ')}`)
 })
 
-t.test('what is shown for nginx and for Node are the files that other tests run', async (t) => {
+t.test('what is shown for nginx, Node and Python are the files that other tests run', async (t) => {
   const shown = (wanted: string) => blocks.find(({ language }) => language === wanted)?.text
   t.equal(shown('nginx'), file('deploy/forward-auth/nginx.conf')) // test/proxies.test.ts
   t.equal(shown('js'), file('examples/node/app.js')) // test/consumers.test.ts
+  t.equal(shown('python'), file('examples/flask/app.py')) // test/consumers.test.ts
 })
 
 t.test('every setting that is read is in a table of settings, and none else', async (t) => {

@@ -140,7 +140,8 @@ async function receive(stream: EventStream, count: number): Promise<Block[]> {
 
 const isHeartbeat = (block: Block | undefined) => {
   const cursor = block?.id
-  return { event: 'heartbeat', id: cursor, data: { cursor } }
+  const told = block?.data as { elapsed_ms: number } | undefined
+  return { event: 'heartbeat', id: cursor, data: { cursor, elapsed_ms: told?.elapsed_ms } }
 }
 
 /** Asks for a stream and reads nothing of it. @returns the service's end of the connection, once it can take no more */
@@ -286,7 +287,9 @@ t.test('a record without a row has a cursor too, which leads to what comes', asy
   const { body } = await readPage(a, token)
   t.strictSame(body.events, [])
   const stream = await follow(t, a, token)
-  t.strictSame(await stream.until('heartbeat'), [{ retry: '500' }, isHeartbeat({ id: body.cursor })])
+  const told = await stream.until('heartbeat')
+  t.strictSame(told, [{ retry: '500' }, isHeartbeat(told[1])])
+  t.equal(told[1]?.id, body.cursor)
   const committed = await commit(b, 3)
   t.strictSame(toldIn(await receive(stream, 3)), committed)
   for (const instance of [a, b])

@@ -250,8 +250,8 @@ t.test(
     const service = await startInstance(t, { stores })
     const client = await createService(service, 'revocations:read')
     const relay = await startRelay(t, service.url)
-    const [seen, unseen, dead, doomed] = await Promise.all(
-      Array.from({ length: 4 }, async () => (await registerAndLogIn(service.url)).token),
+    const [seen, unseen, dead, doomed, later] = await Promise.all(
+      Array.from({ length: 5 }, async () => (await registerAndLogIn(service.url)).token),
     )
     const patient = await startBackend(t, relay, client, { maxStalenessSeconds: 3_600 })
     const strict = await startBackend(t, relay, client, { maxStalenessSeconds: 3 })
@@ -278,6 +278,11 @@ t.test(
     for (const token of [seen, unseen])
       t.equal((await ask(t, patient, token as string)).status, 200, 'old enough for it')
     t.strictSame([strict.states, patient.states], [['lost'], ['lost']])
+    const { now } = Date
+    Date.now = () => now() + 700_000
+    const muchLater = await ask(t, patient, later as string)
+    Date.now = now
+    t.equal(muchLater.status, 200, 'and so is one that it sees for the first time')
 
     await relay.mend()
     for (const backend of [strict, patient]) {
@@ -403,7 +408,7 @@ t.test(
 t.test('a cursor that the service does not understand is given up', async (t) => {
   const cursors: unknown[] = []
   const url = await listen(t, (request, response) => {
-    if (request.url === '/oauth2/token') return response.end('{"access_token": "x"}')
+    if (request.url !== '/revocations') return response.end('{"access_token": "x"}')
     cursors.push(request.headers['last-event-id'])
     if (cursors.length === 2) return response.writeHead(400).end()
     return response
@@ -478,7 +483,7 @@ t.test('a request that was answered meanwhile is left alone', async (t) => {
 t.test('a feed that ends as soon as it begins is asked for less and less often', async (t) => {
   let streams = 0
   const url = await listen(t, (request, response) => {
-    if (request.url === '/oauth2/token') response.end('{"access_token": "x"}')
+    if (request.url !== '/revocations') response.end('{"access_token": "x"}')
     else {
       streams++
       response.writeHead(200, { 'content-type': 'text/event-stream' }).end('retry: 500\n\n')
@@ -513,7 +518,7 @@ t.test('who is not let in is told at once, and is let in when it is', async (t) 
 
   let isLetIn = false
   const url = await listen(t, (request, response) => {
-    if (request.url !== '/oauth2/token')
+    if (request.url === '/revocations')
       response.writeHead(200, { 'content-type': 'text/event-stream' }).write('event: heartbeat\ndata: {}\n\n')
     else if (isLetIn) response.end('{"access_token": "x"}')
     else response.writeHead(401).end()
@@ -535,6 +540,7 @@ t.test('a token that reads the feed is asked for once, and anew when it is good 
   const answers = ['', 'event: end\ndata: {"code": "token_expired"}\n\n', 401, '']
   const url = await listen(t, (request, response) => {
     if (request.url === '/oauth2/token') return response.end(`{"access_token": "${++grants}"}`)
+    if (request.url !== '/revocations') return response.end()
     const answer = answers[presented.length]
     presented.push(request.headers.authorization)
     if (typeof answer === 'number') return response.writeHead(answer).end()
@@ -553,7 +559,7 @@ t.test('a token that reads the feed is asked for once, and anew when it is good 
 t.test('while the record does not answer, a stream that goes on is lost all the same', async (t) => {
   let isCurrent = true
   const url = await listen(t, (request, response) => {
-    if (request.url === '/oauth2/token') return response.end('{"access_token": "x"}')
+    if (request.url !== '/revocations') return response.end('{"access_token": "x"}')
     response.writeHead(200, { 'content-type': 'text/event-stream' })
     const timer = setInterval(
       () => response.write(isCurrent ? 'event: heartbeat\ndata: {}\n\n' : ':\n\n'),
@@ -571,6 +577,41 @@ t.test('while the record does not answer, a stream that goes on is lost all the 
   verifier.close()
 })
 
+t.test('what a feed tells is as old as it was when it was told, however late it arrives', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const service = await startInstance(t, { stores })
+  const { token } = await registerAndLogIn(service.url)
+  let streams = 0
+  const url = await listen(t, async (request, response) => {
+    if (request.url === '/oauth2/token') return response.end('{"access_token": "x"}')
+    if (request.url !== '/revocations')
+      return response.end(JSON.stringify((await call(service.url, request.url as string)).body))
+    streams++
+    response.writeHead(200, { 'content-type': 'text/event-stream' })
+    const openedAt = performance.now()
+    // The second stream is on time; the first is of its beginning, for ever.
+    const timer = setInterval(() => {
+      const elapsed_ms = streams > 1 ? performance.now() - openedAt : 0
+      response.write(`event: heartbeat\ndata: ${JSON.stringify({ elapsed_ms })}\n\n`)
+    }, 50)
+    return response.once('close', () => clearInterval(timer))
+  })
+  const backend = await startBackend(
+    t,
+    { url },
+    { id: 'x', secret: 'x', token: 'x' },
+    { maxStalenessSeconds: 3 },
+  )
+  await backend.verifier.ready
+  t.equal((await ask(t, backend, token)).status, 200)
+  await eventually(t, async () => (await ask(t, backend, token)).status === 503)
+  t.equal(streams, 1, 'while it goes on')
+  t.strictSame(backend.states, [])
+  await eventually(t, async () => (await ask(t, backend, token)).status === 200, 10_000)
+  t.strictSame([streams, backend.states], [2, ['lost', 'following']], 'another one is better')
+  backend.verifier.close()
+})
+
 t.test('what is missing or misspelt is no demand less: it stops the start', async (t) => {
   const whole = { issuer: audience, audience, clientId: 'x', clientSecret: 'x' }
   for (const wrong of [
@@ -583,6 +624,7 @@ t.test('what is missing or misspelt is no demand less: it stops the start', asyn
     { maxStalenessSeconds: Number.POSITIVE_INFINITY },
     { maxStalenessSeconds: 1 },
     { whenStale: 'accept' },
+    { maxStaleness: 5 },
   ])
     t.throws(
       () => createVerifier({ ...whole, ...wrong } as VerifierOptions),
@@ -594,6 +636,7 @@ t.test('what is missing or misspelt is no demand less: it stops the start', asyn
   t.teardown(() => verifier.close())
   for (const wrong of [{ roles: 'admin' }, { scopes: 'x' }, { role: undefined }, { scope: '' }]) {
     t.throws(() => verifier.express(wrong as Demand), TypeError, JSON.stringify(wrong))
+    await t.rejects(verifier.verify([], wrong as Demand), TypeError, JSON.stringify(wrong))
     const app = Fastify()
     await t.rejects(
       async () => app.register(verifier.fastify, wrong as Demand),

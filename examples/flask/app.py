@@ -24,6 +24,7 @@ CLIENT_SECRET = os.environ["CLIENT_SECRET"]
 app = Flask(__name__)
 app.config.update(
     JWT_ALGORITHM="ES256",
+    JWT_DECODE_ALGORITHMS=["ES256", "RS256", "EdDSA"],
     JWT_DECODE_ISSUER=ISSUER,
     JWT_DECODE_AUDIENCE=ISSUER,
     JWT_TOKEN_LOCATION=["headers"],
@@ -38,8 +39,11 @@ def find_key(header, _claims):
     return keys.get_signing_key(header.get("kid")).key
 
 
+@app.errorhandler(OSError)
 @app.errorhandler(PyJWKClientError)
-def unknown_key(_error):
+def no_key(error):
+    if isinstance(error.__context__ or error, OSError):
+        return jsonify(msg="The keys cannot be fetched"), 503
     return jsonify(msg="Unknown key"), 401
 
 

@@ -37,6 +37,9 @@ export interface ServiceClaims extends CommonClaims {
   scope: string
 }
 
+/** No token lives longer, in seconds, whatever an instance is set to: for whoever ends what others have issued. */
+export const longestLifetimeSeconds = 86_400
+
 export type AccessTokenClaims = PersonClaims | ServiceClaims
 
 export const isOfPerson = (claims: AccessTokenClaims): claims is PersonClaims => 'sid' in claims

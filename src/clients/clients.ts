@@ -1,8 +1,8 @@
 /** Accounts of services. Their secrets are random, so a hash that is fast is good enough; each is shown once. */
 import { randomUUID, timingSafeEqual } from 'node:crypto'
-import { and, asc, eq, gt, isNull, or, sql } from 'drizzle-orm'
+import { and, asc, eq, gt, isNull, lte, or } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
-import { isId } from '../bearer/claims.ts'
+import { isId, longestLifetimeSeconds } from '../bearer/claims.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { durably } from '../db/durably.ts'
@@ -10,7 +10,6 @@ import { clientSecrets, clients } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import { generationEntry } from '../revocation/entries.ts'
 import type { Revoke } from '../revocation/revoke.ts'
-import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 
 /** A service that has proved who it is. */
@@ -36,6 +35,7 @@ export interface ClientWithSecret extends ManagedClient {
 
 /** @param by who does, for the audit */
 export interface Clients {
+  /** @throws Outcome `invalid_request` for a name that is none */
   create(
     client: { name: string; scopes: readonly string[] },
     by: string,
@@ -43,7 +43,7 @@ export interface Clients {
   ): Promise<ClientWithSecret>
   /** In the order of their ids, a page at a time. `cursor` is the `next_cursor` of the page before. */
   list(cursor?: string): Promise<{ clients: ManagedClient[]; next_cursor?: string }>
-  /** Gives it another secret. The one before is good for a while longer. @throws Outcome `not_found` */
+  /** Gives it another secret. Each one before is good for a while longer, for the reply may be lost. @throws Outcome `not_found` */
   renewSecret(id: string, by: string, origin?: Origin): Promise<ClientWithSecret>
   /** Nothing that it was issued is accepted any more when this resolves. @throws Outcome `not_found`, and what revoke throws */
   disable(id: string, by: string, origin?: Origin): Promise<void>
@@ -56,12 +56,13 @@ export interface ClientsOptions {
   clock: Clock
   audit: Audit
   revoke: Revoke
-  accessTokens: Pick<AccessTokens, 'latestExpiry'>
   /** How long a secret is good that another one has replaced. */
   overlapSeconds: number
 }
 
 const pageSize = 100
+/** Short, and without what controls the terminal of whoever lists them. */
+const goodName = /^\P{Cc}{1,200}$/u
 
 type ClientRow = typeof clients.$inferSelect
 
@@ -74,7 +75,7 @@ const managed = ({ id, name, scopes, status, createdAt }: ClientRow): ManagedCli
 })
 
 export function createClients(options: ClientsOptions): Clients {
-  const { db, clock, audit, revoke, accessTokens, overlapSeconds } = options
+  const { db, clock, audit, revoke, overlapSeconds } = options
   const now = () => new Date(clock.now())
 
   async function insertSecret(tx: Database, clientId: string): Promise<string> {
@@ -96,6 +97,10 @@ export function createClients(options: ClientsOptions): Clients {
 
   return {
     async create({ name, scopes }, by, origin) {
+      if (!goodName.test(name))
+        throw new Outcome('invalid_request', {
+          detail: 'A name has 1 to 200 characters, all of them visible.',
+        })
       const client = {
         id: randomUUID(),
         name,
@@ -126,14 +131,12 @@ export function createClients(options: ClientsOptions): Clients {
     async renewSecret(id, by, origin) {
       const renewed = await durably(db, async (tx) => {
         const client = await lockActive(tx, id)
-        // However often it is renewed: never more than one that is still good besides the newest.
-        await tx
-          .delete(clientSecrets)
-          .where(and(eq(clientSecrets.clientId, client.id), sql`${clientSecrets.expiresAt} is not null`))
+        const ofClient = eq(clientSecrets.clientId, client.id)
+        await tx.delete(clientSecrets).where(and(ofClient, lte(clientSecrets.expiresAt, now())))
         await tx
           .update(clientSecrets)
           .set({ expiresAt: new Date(clock.now() + overlapSeconds * 1000) })
-          .where(eq(clientSecrets.clientId, client.id))
+          .where(and(ofClient, isNull(clientSecrets.expiresAt)))
         return { ...managed(client), client_secret: await insertSecret(tx, client.id) }
       })
       audit.record({ event: 'client.secret_renewed', client: renewed.client_id, by }, origin)
@@ -152,7 +155,7 @@ export function createClients(options: ClientsOptions): Clients {
             .update(clients)
             .set({ status: 'disabled', generation: client.generation + 1 })
             .where(eq(clients.id, client.id))
-          return [generationEntry(client.id, client.generation, accessTokens.latestExpiry(inSeconds(clock)))]
+          return [generationEntry(client.id, client.generation, inSeconds(clock) + longestLifetimeSeconds)]
         },
       })
       audit.record({ event: 'client.disabled', client: id, by }, origin)

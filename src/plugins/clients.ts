@@ -42,7 +42,7 @@ export default fp(
     const { db } = app.database
     const { revoke } = app.revocation
     const overlapSeconds = config.clientSecretOverlapSeconds
-    const accounts = createClients({ db, clock, audit, revoke, accessTokens, overlapSeconds })
+    const accounts = createClients({ db, clock, audit, revoke, overlapSeconds })
     app.decorate('clients', { ...accounts, ...createGrants({ clock, audit, revoke, accessTokens }) })
     app.decorateRequest('client')
 

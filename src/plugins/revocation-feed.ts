@@ -59,7 +59,8 @@ export default fp(
     /** Taken from as fast as its reader reads, and no faster. */
     async function* tell(request: FastifyRequest, pages: AsyncIterable<FeedPage>) {
       yield `retry: ${retryMs}\n\n`
-      let dueAt = performance.now() + heartbeatMs
+      const startedAt = performance.now()
+      let dueAt = startedAt + heartbeatMs
       let wasLast = false
       try {
         for await (const { entries, cursor, isLast } of pages) {
@@ -69,7 +70,9 @@ export default fp(
             dueAt = performance.now() + heartbeatMs
           }
           const told = entries.map((entry) => toText('revocation', toEvent(entry), entry.cursor))
-          if (isLast && (isDue || !wasLast)) told.push(toText('heartbeat', { cursor }, cursor))
+          // However long it is on its way, its reader knows when that was.
+          const elapsed_ms = Math.floor(performance.now() - startedAt)
+          if (isLast && (isDue || !wasLast)) told.push(toText('heartbeat', { cursor, elapsed_ms }, cursor))
           // Nothing can be said while the record does not answer, but that somebody is there.
           else if (isDue) told.push(':\n\n')
           wasLast = isLast

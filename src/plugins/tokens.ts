@@ -48,12 +48,11 @@ export default fp(
     const { revoke } = app.revocation
     const { jwksMaxAgeSeconds } = config
     const rotation = createKeyRotation({
-      ...{ db, clock, sealer, audit, revoke, accessTokens, keys, alg },
+      ...{ db, clock, sealer, audit, revoke, keys, alg },
       jwksMaxAgeSeconds,
       rotationSeconds,
     })
     if (brought !== undefined) await rotation.publish(brought, 'SIGNING_KEY').catch(tellWhyNot)
-    await rotation.advance()
 
     /** It is there since an earlier start, usually. */
     function tellWhyNot(error: unknown): void {
@@ -68,10 +67,13 @@ export default fp(
       step = rotation.advance().catch((err: unknown) => {
         if (!isDatabaseUnavailable(err)) app.log.error({ err }, 'the signing keys cannot be followed')
       })
-      void step.then(() => timer?.refresh())
+      void step.then(() => {
+        if (timer) timer = setTimeout(follow, followMs)
+      })
     }
-    app.addHook('onReady', async () => {
-      timer = setTimeout(follow, followMs)
+    // Not by a command: a shell may have other settings than those who serve.
+    app.addHook('onListen', async () => {
+      timer = setTimeout(follow, 0)
     })
     app.addHook('onClose', async () => {
       clearTimeout(timer)

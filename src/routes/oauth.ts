@@ -48,6 +48,8 @@ export const oauthTokenRoute: FastifyPluginAsyncTypebox<TokenRouteOptions> = asy
       }
       if (grant_type !== 'refresh_token') throw new Outcome('unsupported_grant_type')
       if (refresh_token === undefined) throw new Outcome('invalid_request')
+      // None was granted that it could be of (RFC 6749 §6).
+      if (scope !== undefined) throw new Outcome('invalid_scope')
       if (request.headers.authorization !== undefined || client_secret !== undefined) {
         await app.authenticateClient(request)
         // It is somebody; but no refresh token was ever issued to a service.

@@ -29,7 +29,7 @@ export const revocationsRoute: FastifyPluginAsyncTypebox = async (app) => {
       const { accept = '', 'last-event-id': lastEventId } = request.headers
       const { cursor } = request.query
       reply.header('cache-control', 'no-store')
-      if (!accept.includes('text/event-stream')) return app.revocationFeed.read(cursor)
+      if (!/\btext\/event-stream\b/i.test(accept)) return app.revocationFeed.read(cursor)
       const stream = await app.revocationFeed.open(request, lastEventId ?? cursor)
       // nginx would hold it back.
       return reply.type('text/event-stream').header('x-accel-buffering', 'no').send(stream)

@@ -1,7 +1,7 @@
 /** Follows the feed of revocations for as long as its process lives, whatever happens to the service meanwhile. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { EventSourceParserStream } from 'eventsource-parser/stream'
-import { ageOf, type Moment, rightNow } from '../bearer/moments.ts'
+import { after, ageOf, type Moment, rightNow } from '../bearer/moments.ts'
 import type { RevocationEntry } from '../bearer/revoked-entries.ts'
 import { fromSecurityEvent } from '../bearer/security-events.ts'
 import { NotLetIn } from './service-client.ts'
@@ -58,6 +58,7 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
         authorization: `Bearer ${token}`,
         ...(cursor !== undefined && { 'last-event-id': cursor }),
       }
+      const openedAt = rightNow()
       const response = await fetch(url, { headers, signal })
       // What is known stays known; all that is refused now is read once more.
       if (response.status === 410 || response.status === 400) cursor = undefined
@@ -80,6 +81,9 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
         onHeard()
         if (event === 'revocation') onEntry(fromSecurityEvent(JSON.parse(data)))
         else if (event === 'heartbeat') {
+          // By no clock but the service's, since a moment that was not before: it may have been on its way for long.
+          currentAt = after(openedAt, JSON.parse(data).elapsed_ms ?? 0)
+          if (ageMs() > silenceMs) throw new Error('the feed is late')
           wasCurrent = true
           noteCurrent()
         } else if (event === 'end') {
@@ -98,7 +102,6 @@ export function createFeedReader({ url, getToken, onEntry, onChange }: FeedReade
   const ageMs = () => (currentAt ? ageOf(currentAt) : Number.POSITIVE_INFINITY)
 
   function noteCurrent(): void {
-    currentAt = rightNow()
     failures = 0
     becomeReady()
     if (lost) tell('following')

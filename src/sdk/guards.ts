@@ -1,10 +1,11 @@
 /** The verifier where requests come in: for Fastify, and for Express and whatever has its middleware. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { FastifyPluginAsync } from 'fastify'
+import type { FastifyPluginAsync, FastifyPluginOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { AccessTokenClaims } from '../bearer/claims.ts'
+import { assertDemand, type Demand } from './demand.ts'
 import { Refused } from './refused.ts'
-import type { Demand, Verifier } from './verifier.ts'
+import type { Verifier } from './verifier.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -13,7 +14,8 @@ declare module 'fastify' {
   }
 }
 
-export type GuardedRequest = IncomingMessage & { tokenClaims: AccessTokenClaims }
+/** A request behind the middleware, of Node or of what extends it: `request as GuardedRequest<Request>`. */
+export type GuardedRequest<Base = IncomingMessage> = Base & { tokenClaims: AccessTokenClaims }
 
 export interface Guards {
   /** Guards all routes of the scope that it is registered in. */
@@ -27,7 +29,9 @@ export interface Guards {
 const problemMediaType = 'application/problem+json'
 
 export const createGuards = (verify: Verifier['verify']): Guards => ({
-  fastify: fp(async (app, demand) => {
+  // The rest is what Fastify has of its own among the options of a plugin.
+  fastify: fp(async (app, options: FastifyPluginOptions) => {
+    const { prefix, logLevel, logSerializers, ...demand } = options
     assertDemand(demand)
     if (!app.hasRequestDecorator('tokenClaims')) app.decorateRequest('tokenClaims')
     app.addHook('onRequest', async (request, reply) => {
@@ -60,16 +64,3 @@ export const createGuards = (verify: Verifier['verify']): Guards => ({
     }
   },
 })
-
-/** What Fastify has of its own among the options of a plugin. */
-const ofFastify = ['prefix', 'logLevel', 'logSerializers']
-
-/** What is misspelt or missing must not be a demand less. */
-function assertDemand(demand: Demand): void {
-  for (const [name, value] of Object.entries(demand)) {
-    if (ofFastify.includes(name)) continue
-    if (name !== 'scope' && name !== 'role') throw new TypeError(`nothing can be demanded by ${name}`)
-    if (typeof value !== 'string' || value === '')
-      throw new TypeError(`the ${name} that is demanded is missing`)
-  }
-}

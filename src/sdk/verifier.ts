@@ -9,20 +9,19 @@ import {
   type AccessTokenClaims,
   faultOf,
   freezeClaims,
-  hasScope,
   isExpired,
   isFromTheFuture,
-  isOfPerson,
 } from '../bearer/claims.ts'
 import { rightNow } from '../bearer/moments.ts'
 import { createRevokedTokens, type PreparedToken } from '../bearer/revoked-tokens.ts'
 import { createVerifiedTokens } from '../bearer/verified-tokens.ts'
+import { assertDemand, type Demand, isEnough } from './demand.ts'
 import { createFeedReader } from './feed-reader.ts'
 import { createGuards, type GuardedRequest, type Guards } from './guards.ts'
 import { Refused } from './refused.ts'
 import { createServiceClient } from './service-client.ts'
 
-export type { AccessTokenClaims, GuardedRequest }
+export type { AccessTokenClaims, Demand, GuardedRequest }
 export { Refused }
 
 export interface VerifierOptions {
@@ -45,18 +44,12 @@ export interface VerifierOptions {
   onChange?(state: 'following' | 'lost', cause?: unknown): void
 }
 
-/** What a token must be good for, beyond being live. */
-export interface Demand {
-  scope?: string
-  role?: string
-}
-
 export interface Verifier extends Guards {
   /**
    * Whose request it is.
    *
    * @param rawHeaders of the request, as Node has them: names and values in turn
-   * @throws Refused
+   * @throws Refused, and TypeError for a demand that is none
    */
   verify(rawHeaders: readonly string[], demand?: Demand): Promise<AccessTokenClaims>
   /**
@@ -75,9 +68,8 @@ interface VerifiedToken extends PreparedToken {
 
 /** Some 2 kB each. */
 const rememberedTokens = 25_000
-const jwksMaxAgeMs = 300_000
-/** How often a token with an unknown kid may cause a look for new keys. */
-const jwksCooldownMs = 1_000
+/** How often a token with an unknown kid may cause a look for new keys. Strangers have such tokens too, and good ones wait for it. */
+const jwksCooldownMs = 250
 const deadlineMs = 2_000
 
 export function createVerifier({
@@ -90,7 +82,9 @@ export function createVerifier({
   whenStale = 'refuse',
   clockToleranceSeconds = 5,
   onChange = warnOfLoss,
+  ...others
 }: VerifierOptions): Verifier {
+  for (const name of Object.keys(others)) throw new TypeError(`nothing is set by ${name}`)
   assertTexts({ issuer, audience, url, clientId, clientSecret })
   assertSeconds({ maxStalenessSeconds }, 3, 86_400)
   // Whoever starts anew is not told of what has been dead for 300 s.
@@ -106,7 +100,8 @@ export function createVerifier({
   const at = (path: string) => `${url.replace(/\/$/, '')}${path}`
   const service = createServiceClient({ at, clientId, clientSecret, deadlineMs })
   const keys = createRemoteJWKSet(new URL(at('/.well-known/jwks.json')), {
-    cacheMaxAge: jwksMaxAgeMs,
+    // A key is good until the feed says otherwise, whether or not the service is there.
+    cacheMaxAge: Number.POSITIVE_INFINITY,
     cooldownDuration: jwksCooldownMs,
     timeoutDuration: deadlineMs,
   })
@@ -162,6 +157,7 @@ export function createVerifier({
   }
 
   async function verify(rawHeaders: readonly string[], demand: Demand = {}): Promise<AccessTokenClaims> {
+    assertDemand(demand)
     const authorization = authorizationOf(rawHeaders)
     const known = typeof authorization === 'string' ? verified.find(authorization) : undefined
     const token = known ?? (await inspect(rawHeaders))
@@ -171,6 +167,8 @@ export function createVerifier({
   }
 
   feed.start()
+  // Not by the first request; and whoever is away later is not missed.
+  keys.reload().catch(() => {})
   return { verify, ...createGuards(verify), ready: feed.ready, close: feed.stop }
 }
 
@@ -189,10 +187,6 @@ function assertSeconds(options: Record<string, unknown>, min: number, max: numbe
     if (typeof value !== 'number' || !(value >= min && value <= max))
       throw new TypeError(`${name} is a number from ${min} to ${max}`)
 }
-
-const isEnough = (claims: AccessTokenClaims, { scope, role }: Demand): boolean =>
-  (scope === undefined || hasScope(claims, scope)) &&
-  (role === undefined || (isOfPerson(claims) && claims.roles.includes(role)))
 
 /** What is wrong with a token, and not with whoever was asked for the keys. */
 const faultOfToken = /^ERR_(JW[ST]_|JOSE_(ALG|NOT)_|JWKS_(NO|MULTIPLE)_)/

@@ -45,7 +45,9 @@ export function readKeyPair(text: string): KeyPair {
   const keyPair = keyPairOf(jwk ? privateKeyOf({ key: jwk, format: 'jwk' }) : privateKeyOf(text))
   if (jwk?.alg !== undefined && jwk.alg !== keyPair.alg)
     throw new Error(`says that it is for another algorithm than ${keyPair.alg}`)
-  if (jwk?.use !== undefined && jwk.use !== 'sig') throw new Error('says that it is not for signing')
+  const { use = 'sig', key_ops = ['sign'] } = jwk ?? {}
+  if (use !== 'sig' || !(key_ops as unknown[]).includes?.('sign'))
+    throw new Error('says that it is not for signing')
   // Of an Ed25519 key, OpenSSL makes the public half itself, and does not look at what stands there.
   if (jwk && Object.entries(keyPair.publicJwk).some(([member, value]) => jwk[member] !== value))
     throw mismatch()

@@ -6,6 +6,7 @@
 import { eq } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
 import type { SigningAlgorithm } from '../bearer/algorithms.ts'
+import { longestLifetimeSeconds } from '../bearer/claims.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { durably } from '../db/durably.ts'
@@ -14,7 +15,6 @@ import { signingKeys } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import { keyEntry, marginSeconds } from '../revocation/entries.ts'
 import type { Revoke } from '../revocation/revoke.ts'
-import type { AccessTokens } from './access-tokens.ts'
 import { generateKeyPair, type KeyPair, readKeyPair } from './key-pair.ts'
 import type { SigningKeys } from './signing-keys.ts'
 import { findKeys, insertKey, lockKeys, type StoredKey } from './stored-keys.ts'
@@ -56,7 +56,6 @@ export interface KeyRotationOptions {
   sealer: Sealer
   audit: Audit
   revoke: Revoke
-  accessTokens: Pick<AccessTokens, 'latestExpiry'>
   keys: Pick<SigningKeys, 'reload'>
   /** Of the keys that are made. */
   alg: SigningAlgorithm
@@ -72,14 +71,13 @@ const publishMarginSeconds = 60
 type Step = { to: 'next' } | { to: 'active' | 'removed'; key: StoredKey }
 
 export function createKeyRotation(options: KeyRotationOptions): KeyRotation {
-  const { db, clock, sealer, audit, revoke, accessTokens, keys, alg } = options
+  const { db, clock, sealer, audit, revoke, keys, alg } = options
   const publishSeconds = options.jwksMaxAgeSeconds + publishMarginSeconds
   const now = () => new Date(clock.now())
 
   const activeFrom = ({ createdAt }: StoredKey) => createdAt.getTime() + publishSeconds * 1000
   /** No token outlives this, whichever instance signed it last. */
-  const lastExpiry = (since: Date) =>
-    (accessTokens.latestExpiry(Math.ceil(since.getTime() / 1000)) + marginSeconds) * 1000
+  const lastExpiry = (since: Date) => since.getTime() + (longestLifetimeSeconds + marginSeconds) * 1000
   const rotatesAt = ({ activeSince, createdAt }: StoredKey) =>
     options.rotationSeconds === 0
       ? Number.POSITIVE_INFINITY
@@ -152,7 +150,7 @@ export function createKeyRotation(options: KeyRotationOptions): KeyRotation {
     },
 
     async remove(kid, by, origin) {
-      const entry = keyEntry(kid, accessTokens.latestExpiry(inSeconds(clock)))
+      const entry = keyEntry(kid, inSeconds(clock) + longestLifetimeSeconds)
       const isKnown = async (of: Promise<StoredKey[]>) => (await of).some((key) => key.kid === kid)
       if (!(await isKnown(findKeys(db)))) throw new Outcome('not_found')
       await revoke({
