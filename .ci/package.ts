@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { execFile, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -77,6 +77,8 @@ try {
   })
   assert.equal(verifier.stdout, 'revocation_unknown')
   writeFileSync(join(empty, 'backend.mts'), typed)
+  const [, page = ''] = /```ts\n([\s\S]*?)```/.exec(readFileSync('README.md', 'utf8')) ?? []
+  writeFileSync(join(empty, 'page.mts'), page)
   const types = [
     '--noEmit',
     '--strict',
@@ -91,7 +93,7 @@ try {
     ['--module', 'nodenext'],
     ['--module', 'esnext', '--moduleResolution', 'bundler'],
   ])
-    execFileSync(resolve('node_modules/.bin/tsc'), [...types, ...how, 'backend.mts'], {
+    execFileSync(resolve('node_modules/.bin/tsc'), [...types, ...how, 'backend.mts', 'page.mts'], {
       cwd: empty,
       stdio: 'inherit',
     })

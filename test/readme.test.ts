@@ -40,6 +40,7 @@ t.test('every command is run by these tests, or by CI, or needs Docker and says 
     'python',
     'sh',
     'sql',
+    'ts',
   ])
 
   const [start, startWithAdmin, test, ...others] = commandsOf('Run it')
