@@ -503,12 +503,8 @@ for (const storesOf of [postgresAndRedis, embedded]) {
       )
       const notText = refusal('invalid_request', 'The body has a NUL or half a surrogate pair in it.')
       const shapes: [string, unknown, Refusal][] = [
-        ['no body', undefined, refusal('invalid_request', 'body must be object.')],
-        [
-          'an empty object',
-          {},
-          refusal('invalid_request', `body must have required property 'refresh_token'.`),
-        ],
+        ['no body', undefined, invalid],
+        ['an empty object', {}, invalid],
         ['null', { refresh_token: null }, refusal('invalid_request', 'body/refresh_token must be string.')],
         [
           'a list',
@@ -528,7 +524,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
         assertRefused(t, await post(a.url, '/refresh', body), expected, name)
       }
       const inHeader = await post(a.url, '/refresh', undefined, bearer(refreshToken))
-      assertRefused(t, inHeader, refusal('invalid_request', 'body must be object.'), 'in the header')
+      assertRefused(t, inHeader, invalid, 'in the header')
       assertRefreshed(t, await refresh(b.url, refreshToken), session, 'and it is still good')
     })
 
