@@ -508,6 +508,7 @@ t.test('whoever leaves is out in every tab, whatever the service says or does no
   for (const page of [six, seven]) t.equal(await userOf(page), undefined)
   relay.delay(0)
 
+  const reasons = await reasonsOf(six)
   await seven.evaluate((name) => {
     const held = { token: 'x', lifetime: 1, expiresAt: 1, user: { id: 'x', roles: [], sessionId: 'x' } }
     new BroadcastChannel(name).postMessage({ held, at: 1, reason: 'logged_in' })
@@ -516,7 +517,8 @@ t.test('whoever leaves is out in every tab, whatever the service says or does no
     await ask(six, `${baseUrl}/protected`).then((thrown) => (thrown as { code: string }).code),
     'logged_out',
   )
-  t.equal(await userOf(six), undefined, 'and old news is none')
+  t.equal(await userOf(six), undefined)
+  t.strictSame(await reasonsOf(six), reasons, 'and old news is none')
 })
 
 t.test('a page of another site can neither read nor refresh nor log out', async (t) => {
