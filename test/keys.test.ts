@@ -411,6 +411,18 @@ t.test('from a shell, with a service that runs', async (t) => {
   t.match(rotated, { code: 0 })
   t.match(rotated.told(), [{ state: 'next', active_from: String }])
   t.match(await keys('rotate'), { code: 1, stdout: '', stderr: /latchkey keys rotate: .*waits/ })
+  // Due by the settings of that shell, and not by those of the service.
+  await withClient(stores.env.DATABASE_URL as string, (db) =>
+    db.query("update signing_keys set created_at = created_at - interval '2 minutes' where state = 'next'"),
+  )
+  const { stdout } = await runCli(t, ['keys', 'list', '--json'], {
+    env: { ...env, JWKS_MAX_AGE_SECONDS: '1' },
+  })
+  t.match(
+    JSON.parse(stdout).find((key: { kid: string }) => key.kid === kid),
+    { state: 'active' },
+    'a command takes no step',
+  )
   t.match(await keys('remove', '--', rotated.told()[0].kid), { code: 0, stdout: 'removed\n' })
 
   const folder = await mkdtemp(join(tmpdir(), 'latchkey-keys-'))

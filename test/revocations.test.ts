@@ -475,6 +475,15 @@ t.test('nobody reads it but services that were granted it, and while their token
   await assertRefused(['expired', bearer(token), refusal('token_expired')])
 })
 
+t.test('a stream is asked for in whatever case', async (t) => {
+  const { a, token } = await world(t)
+  const { status, headers } = await openEventStream(t, a.url + path(), {
+    ...bearer(token),
+    accept: 'Text/Event-Stream',
+  })
+  t.strictSame([status, headers.get('content-type')], [200, 'text/event-stream'])
+})
+
 t.test('it is read, and nothing else: HEAD would be a stream without an end', async (t) => {
   const { a, token } = await world(t)
   for (const method of ['HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS']) {
