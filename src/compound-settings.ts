@@ -36,26 +36,32 @@ export const readLimit = ({ integer }: Settings, name: string, usual: Limit): Li
   windowSeconds: integer(`${name}_WINDOW_SECONDS`, { default: usual.windowSeconds, min: 1, max: 86_400 }),
 })
 
-/** Addresses or networks, but never everybody: whoever is believed can be anyone. */
-export function readTrustProxy({ text, problem }: Settings): string[] {
-  const proxies =
-    text('TRUST_PROXY')
+function readList(
+  { text, problem }: Settings,
+  name: string,
+  isGood: (item: string) => boolean,
+  what: string,
+): string[] {
+  const items =
+    text(name)
       ?.split(',')
-      .map((proxy) => proxy.trim()) ?? []
-  if (!proxies.every(isNetwork)) problem('TRUST_PROXY', 'must be addresses or CIDRs with commas between them')
-  return proxies
+      .map((item) => item.trim()) ?? []
+  if (!items.every(isGood)) problem(name, `must be ${what}`)
+  return items
 }
 
+/** Addresses or networks, but never everybody: whoever is believed can be anyone. */
+export const readTrustProxy = (settings: Settings): string[] =>
+  readList(settings, 'TRUST_PROXY', isNetwork, 'addresses or CIDRs with commas between them')
+
 /** Each as a browser writes it in its Origin header: what is nearly one would never match, or match too much. */
-export function readCorsOrigins({ text, problem }: Settings): string[] {
-  const origins =
-    text('CORS_ORIGINS')
-      ?.split(',')
-      .map((origin) => origin.trim()) ?? []
-  if (!origins.every(isOrigin))
-    problem('CORS_ORIGINS', 'must be origins with commas between them, such as https://app.example.org')
-  return origins
-}
+export const readCorsOrigins = (settings: Settings): string[] =>
+  readList(
+    settings,
+    'CORS_ORIGINS',
+    isOrigin,
+    'origins with commas between them, such as https://app.example.org',
+  )
 
 const isOrigin = (text: string) =>
   /^https?:[^*]+$/.test(text) && URL.canParse(text) && new URL(text).origin === text
