@@ -22,12 +22,15 @@ verifier.close()`
 /** The same in TypeScript, by the declarations that are in the package. */
 const typed = `
 import Fastify from 'fastify'
-import { createVerifier, Refused, type AccessTokenClaims } from 'latchkey/verifier'
+import type { IncomingMessage } from 'node:http'
+import { createVerifier, Refused, type AccessTokenClaims, type GuardedRequest } from 'latchkey/verifier'
 const verifier = createVerifier({ issuer: 'a', audience: 'b', clientId: 'c', clientSecret: 'd', whenStale: 'introspect' })
 const app = Fastify()
 await app.register(verifier.fastify, { role: 'editor' })
 app.get('/', async ({ tokenClaims }) => tokenClaims.sub)
 const claims: AccessTokenClaims = await verifier.verify([], { scope: 'x' })
+export const subjectOf = (request: IncomingMessage & { params: object }) =>
+  (request as GuardedRequest<typeof request>).tokenClaims.sub
 if (new Error() instanceof Refused) verifier.express({ scope: claims.jti })
 // @ts-expect-error nothing can be demanded by this name
 verifier.express({ roles: 'editor' })`

@@ -5,7 +5,6 @@ import fp from 'fastify-plugin'
 import type { AccessTokenClaims } from '../bearer/claims.ts'
 import { assertDemand, type Demand } from './demand.ts'
 import { Refused } from './refused.ts'
-import type { Verifier } from './verifier.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -28,7 +27,10 @@ export interface Guards {
 
 const problemMediaType = 'application/problem+json'
 
-export const createGuards = (verify: Verifier['verify']): Guards => ({
+type Admit = (rawHeaders: readonly string[], demand: Demand) => Promise<AccessTokenClaims>
+
+/** @param admit by a demand that was found good */
+export const createGuards = (admit: Admit): Guards => ({
   // The rest is what Fastify has of its own among the options of a plugin.
   fastify: fp(async (app, options: FastifyPluginOptions) => {
     const { prefix, logLevel, logSerializers, ...demand } = options
@@ -36,7 +38,7 @@ export const createGuards = (verify: Verifier['verify']): Guards => ({
     if (!app.hasRequestDecorator('tokenClaims')) app.decorateRequest('tokenClaims')
     app.addHook('onRequest', async (request, reply) => {
       try {
-        request.tokenClaims = await verify(request.raw.rawHeaders, demand)
+        request.tokenClaims = await admit(request.raw.rawHeaders, demand)
       } catch (error) {
         if (!(error instanceof Refused)) throw error
         const { statusCode, headers, problem } = error
@@ -48,7 +50,7 @@ export const createGuards = (verify: Verifier['verify']): Guards => ({
   express: (demand = {}) => {
     assertDemand(demand)
     return (request, response, next) => {
-      verify(request.rawHeaders, demand).then(
+      admit(request.rawHeaders, demand).then(
         (claims) => {
           ;(request as GuardedRequest).tokenClaims = claims
           next()

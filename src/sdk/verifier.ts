@@ -156,8 +156,7 @@ export function createVerifier({
     if (!isActive) throw new Refused('token_revoked')
   }
 
-  async function verify(rawHeaders: readonly string[], demand: Demand = {}): Promise<AccessTokenClaims> {
-    assertDemand(demand)
+  async function admit(rawHeaders: readonly string[], demand: Demand): Promise<AccessTokenClaims> {
     const authorization = authorizationOf(rawHeaders)
     const known = typeof authorization === 'string' ? verified.find(authorization) : undefined
     const token = known ?? (await inspect(rawHeaders))
@@ -166,10 +165,15 @@ export function createVerifier({
     return token.claims
   }
 
+  async function verify(rawHeaders: readonly string[], demand: Demand = {}): Promise<AccessTokenClaims> {
+    assertDemand(demand)
+    return await admit(rawHeaders, demand)
+  }
+
   feed.start()
   // Not by the first request; and whoever is away later is not missed.
   keys.reload().catch(() => {})
-  return { verify, ...createGuards(verify), ready: feed.ready, close: feed.stop }
+  return { verify, ...createGuards(admit), ready: feed.ready, close: feed.stop }
 }
 
 const warnOfLoss = (state: string, cause?: unknown): void => {
