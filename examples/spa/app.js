@@ -62,13 +62,13 @@ const on = (selector, work) =>
 on('#log-out', () => session.logout())
 on('#log-out-everywhere', () => session.logout({ scope: 'all' }))
 on('#ask', async () => {
-  const { sub, exp } = await read('/protected')
+  const { sub, exp } = await ask('/protected')
   find('#answer').textContent = `It knows you as ${sub.slice(0, 8)}…, until ${clock(exp * 1000)}.`
 })
 
-async function read(path) {
-  const response = await session.fetch(baseUrl + path)
-  const body = await response.json()
+async function ask(path, init) {
+  const response = await session.fetch(baseUrl + path, init)
+  const body = response.status === 204 ? undefined : await response.json()
   if (!response.ok) throw Object.assign(new Error(body.detail), { code: body.code })
   return body
 }
@@ -78,7 +78,7 @@ const calendar = (moment) =>
   new Date(moment).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'short' })
 
 async function showHome() {
-  const [{ username }, { sessions }] = await Promise.all([read('/me'), read('/sessions')])
+  const [{ username }, { sessions }] = await Promise.all([ask('/me'), ask('/sessions')])
   find('#name').textContent = username
   const current = sessions.find((one) => one.current)
   for (const [selector, moment] of [
@@ -104,7 +104,7 @@ function showSession({ id, device, address, last_used_at, current }) {
   button.addEventListener('click', () =>
     act(button, async () => {
       if (current) return session.logout()
-      await session.fetch(`${baseUrl}/sessions/${id}`, { method: 'DELETE' })
+      await ask(`/sessions/${id}`, { method: 'DELETE' })
       await showHome()
     }),
   )
