@@ -187,6 +187,17 @@ t.test('from log in to log out, and no token where others could find it', async 
   t.strictSame(await context.cookies(baseUrl), [])
   t.match(await ask(page, `${baseUrl}/protected`), { code: 'logged_out' })
   t.strictSame(await reasonsOf(page), ['logged_in', 'logged_out'])
+
+  await page.evaluate(`Storage.prototype.setItem = () => { throw new Error('full') }`)
+  await page.evaluate(() => {
+    window.session.onChange(() => {
+      throw new Error('whoever is told')
+    })
+  })
+  t.ok((await enter(page, user)).id, 'whatever goes wrong with who is told')
+  t.equal(await leave(page), undefined, 'and where nothing can be kept')
+  t.strictSame(await context.cookies(baseUrl), [])
+  t.strictSame((await reasonsOf(page)).slice(2), ['logged_in', 'logged_out'])
   await page.reload()
   t.equal(await restored(await openTab()), undefined)
 })

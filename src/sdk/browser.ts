@@ -4,63 +4,9 @@
  * It is one module without imports, so that a page can load it as it is.
  */
 
-export interface SessionOptions {
-  /** Where latchkey is: https://auth.example.org. */
-  baseUrl: string
-  /** Origins that the access token may be sent to, besides latchkey's and the page's own. */
-  apis?: readonly string[]
-  /** Where the refresh token is: in a cookie, which needs the same site, or in the memory of the tabs, which a reload empties. */
-  keep?: 'cookie' | 'memory'
-}
+import type { Change, Session, SessionOptions, User } from './browser-session.ts'
 
-export interface Credentials {
-  username: string
-  password: string
-  /** Asks for a longer session. */
-  remember?: boolean
-}
-
-/** Whose session it is, as its access token says. */
-export interface User {
-  id: string
-  roles: readonly string[]
-  sessionId: string
-}
-
-export interface Change {
-  /** Undefined: nobody is logged in here any more. */
-  user: User | undefined
-  /** `ended` is what the service did: elsewhere somebody logged out, or it was too long ago, or a token was stolen. */
-  reason: 'logged_in' | 'logged_out' | 'ended' | 'changed'
-}
-
-export interface Session {
-  /** Undefined while nobody is logged in, or nobody knows yet. */
-  readonly user: User | undefined
-  /** When the access token expires, in milliseconds since the epoch. A fetch renews it before. */
-  readonly expiresAt: number | undefined
-  /** Resolves when it is known who is logged in. Rejects with a SessionError where that could not be found out: fetch tries again. */
-  readonly ready: Promise<User | undefined>
-  /** @throws SessionError with the service's `code`, or `offline` */
-  login(credentials: Credentials): Promise<User>
-  /**
-   * Ends this session, the others of the account, or all of them. Unless it is the others, nobody is logged in here afterwards, in any
-   * tab, whatever is thrown: then it is not certain that the session has ended elsewhere too.
-   *
-   * @throws SessionError
-   */
-  logout(options?: { scope?: 'session' | 'others' | 'all' }): Promise<void>
-  /**
-   * The browser's own fetch, with the access token. Where the session turns out to have ended, the answer is the 401.
-   *
-   * @throws SessionError `logged_out`, `foreign_origin`, `offline`, or whatever keeps the token from being renewed
-   */
-  fetch(input: string | URL | Request, init?: RequestInit): Promise<Response>
-  /** @returns how to stop being told */
-  onChange(listener: (change: Change) => void): () => void
-  /** Leaves the other tabs. The session goes on. */
-  close(): void
-}
+export type { Change, Credentials, Session, SessionOptions, User } from './browser-session.ts'
 
 /** All that goes wrong here. `code` is the service's, or `offline`, `logged_out`, `foreign_origin`. */
 export class SessionError extends Error {
@@ -87,8 +33,7 @@ export class SessionError extends Error {
 }
 
 /** What this needs of a browser, as far as it has it. */
-export interface Environment {
-  fetch: typeof fetch
+interface Environment {
   /** The page's. */
   origin: string
   locks:
@@ -142,10 +87,8 @@ const newsMs = 100
 /** What was going on when a tab was closed lasts no longer. */
 const leaseMs = deadlineMs + 1_000
 
-export function createSession(
-  { baseUrl, apis = [], keep = 'cookie' }: SessionOptions,
-  { fetch, origin, locks, storage, openChannel }: Environment = browser(),
-): Session {
+export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOptions): Session {
+  const { origin, locks, storage, openChannel } = browser()
   const base = baseUrl.replace(/\/$/, '')
   const origins = [base, origin, ...apis].map((url) => new URL(url, origin).origin)
   const name = `latchkey ${base}`
@@ -170,7 +113,8 @@ export function createSession(
     changedAt = at
     // Each tab at another time, so that most find it done.
     if (next) refreshAt = next.expiresAt - next.lifetime * Math.random() * 0.01
-    if (isOther) for (const listener of listeners) listener(change)
+    // Not now: whatever goes wrong with who is told, the session goes on.
+    if (isOther) for (const listener of listeners) queueMicrotask(() => listener(change))
   }
 
   function tell(next: Held | undefined, reason: Change['reason']): void {
@@ -217,7 +161,7 @@ export function createSession(
       const [id, until] = storage?.getItem(key)?.split(' ') ?? []
       return Date.now() < Number(until) ? id : undefined
     }
-    while (storage && holder() !== mine) {
+    for (const end = Date.now() + leaseMs; storage && holder() !== mine && Date.now() < end; ) {
       if (!holder()) storage.setItem(key, `${mine} ${Date.now() + leaseMs}`)
       await news(changedAt)
     }
@@ -249,8 +193,9 @@ export function createSession(
     }
     if (response.ok) return reply
     const { status } = response
-    const retryAfterSeconds = Number(response.headers.get('retry-after') ?? 1)
-    throw new SessionError(`${reply.code}`, `${reply.detail}`, { status, retryAfterSeconds })
+    const retryAfterSeconds = Number(response.headers.get('retry-after')) || 1
+    const { code = 'unavailable', detail } = reply as { code?: string; detail?: string }
+    throw new SessionError(code, detail, { status, retryAfterSeconds })
   }
 
   function receive({ access_token, expires_in, refresh_token }: Reply, reason: Change['reason']): User {
@@ -291,7 +236,7 @@ export function createSession(
 
   async function findToken(): Promise<string> {
     const { token, expiresAt } = held ?? {}
-    if (isKnown ? token && Date.now() >= refreshAt : true)
+    if (!isKnown || (token && Date.now() >= refreshAt))
       await refresh(token).catch((error) => {
         // As long as it is good, it is good enough.
         if (!held || Date.now() >= (expiresAt ?? 0)) throw held || !isKnown ? error : loggedOut()
@@ -430,7 +375,6 @@ function browser(): Environment {
     location: { origin: string }
   }
   return {
-    fetch: (...request) => globalThis.fetch(...request),
     origin: location.origin,
     locks: navigator.locks,
     storage: findStorage(),
@@ -438,12 +382,20 @@ function browser(): Environment {
   }
 }
 
-/** Nothing where the user does not want pages to keep anything. */
+/** Nothing where the user does not want pages to keep anything. What does not fit is not kept, and nothing fails for it. */
 function findStorage(): Environment['storage'] {
   try {
-    const { localStorage } = globalThis as { localStorage?: Environment['storage'] }
-    localStorage?.removeItem('')
-    return localStorage
+    const storage = (globalThis as unknown as { localStorage: NonNullable<Environment['storage']> })
+      .localStorage
+    return {
+      getItem: (key) => storage.getItem(key),
+      removeItem: (key) => storage.removeItem(key),
+      setItem(key, value) {
+        try {
+          storage.setItem(key, value)
+        } catch {}
+      },
+    }
   } catch {
     return undefined
   }
