@@ -10,7 +10,10 @@ export const password = 'correct horse battery'
 /** @param n from 0 on; behind the last account comes the first again */
 export const usernameOf = (n: number): string => `user${n % accounts}`
 
-/** The hash of the nth session's refresh token: that number, with zeros before it for its length. */
+/** Of the nth session: that number, with zeros before it for its length. */
+export const refreshTokenOf = (n: number): string => `${n}`.padStart(43, '0')
+
+/** Its hash, in SQL. */
 export const refreshTokenHash = (n: string): string => `sha256(lpad(${n}::text, 43, '0')::bytea)`
 
 /** @param databaseUrl of an instance that has started, for it makes the tables */
@@ -35,7 +38,7 @@ export async function makeSessions(databaseUrl: string, from: number, count: num
       ), made as (
         insert into sessions (id, user_id, generation, auth_time, amr, acr, remember, created_at, last_used_at,
           idle_expires_at, expires_at, access_exp_max)
-        select md5(n::text)::uuid, owner.id, 1, now(), '{pwd}', 'aal1', false, now(), now(),
+        select md5(n::text)::uuid, owner.id, 1, date_trunc('second', now()), '{pwd}', 'aal1', false, now(), now(),
           now() + interval '12 hours', now() + interval '7 days', now() + interval '15 minutes'
         from ${numbers} join owner on place = n % ${accounts}::int
       )
@@ -55,6 +58,15 @@ export async function countDone(databaseUrl: string): Promise<number> {
         + (select count(*) from sessions where ended_at is not null))::int as count`,
   )
   return done?.count ?? 0
+}
+
+/** How many refresh tokens could be used that are not the only one of their session. */
+export async function countBranches(databaseUrl: string): Promise<number> {
+  const [found] = await ask<{ count: number }>(
+    databaseUrl,
+    sql`select (count(*) - count(distinct session_id))::int as count from refresh_tokens where used_at is null`,
+  )
+  return found?.count ?? 0
 }
 
 async function ask<Row>(url: string, statement: SQL): Promise<Row[]> {

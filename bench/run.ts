@@ -19,6 +19,7 @@ import { type Chapter, type Table, toMarkdown } from './report.ts'
 import { sessions } from './sessions.ts'
 import { start } from './start.ts'
 import { strangers } from './strangers.ts'
+import { tabs } from './tabs.ts'
 import { workers } from './workers.ts'
 
 const chapters: Record<string, Chapter> = {
@@ -29,6 +30,7 @@ const chapters: Record<string, Chapter> = {
   sessions,
   doors,
   entries,
+  tabs,
   start,
 }
 

@@ -382,11 +382,11 @@ function browser(): Environment {
   }
 }
 
-/** Nothing where the user does not want pages to keep anything. What does not fit is not kept, and nothing fails for it. */
+/** Nothing where pages may keep nothing: it cannot be asked for, or a WebView has none. What does not fit is not kept. */
 function findStorage(): Environment['storage'] {
   try {
-    const storage = (globalThis as unknown as { localStorage: NonNullable<Environment['storage']> })
-      .localStorage
+    const { localStorage: storage } = globalThis as unknown as { localStorage?: Environment['storage'] }
+    if (!storage) return undefined
     return {
       getItem: (key) => storage.getItem(key),
       removeItem: (key) => storage.removeItem(key),
