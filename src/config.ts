@@ -58,8 +58,10 @@ export type Config = Readonly<{
   keyEncryptionSecret: string | undefined
   /** How long the secret of a client is good that another one has replaced. */
   clientSecretOverlapSeconds: number
+  /** What people know this service by. */
+  serviceName: string
+  passwordMinLength: number
   passwords: {
-    minLength: number
     memoryKib: number
     passes: number
     parallelism: number
@@ -159,8 +161,9 @@ export function loadConfig(env: Environment): Config {
       min: 0,
       max: 90 * day,
     }),
+    serviceName: text('SERVICE_NAME') ?? 'latchkey',
+    passwordMinLength: integer('PASSWORD_MIN_LENGTH', { default: 15, min: 8, max: 64 }),
     passwords: {
-      minLength: integer('PASSWORD_MIN_LENGTH', { default: 15, min: 8, max: 64 }),
       memoryKib,
       passes: integer('ARGON2_PASSES', { default: 2, min: 1, max: 1000 }),
       parallelism,

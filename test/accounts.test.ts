@@ -3,12 +3,19 @@ import argon2 from 'argon2'
 import t from 'tap'
 import { createPasswords } from '../src/accounts/passwords.ts'
 import { canonicalUsername } from '../src/accounts/usernames.ts'
-import { postgresAndRedis, randomUser, type Stores, startInstance, withClient } from './fixtures/app.ts'
+import {
+  embedded,
+  postgresAndRedis,
+  randomUser,
+  type Stores,
+  startInstance,
+  withClient,
+} from './fixtures/app.ts'
 import { call, getProtected, logIn, post, registerAndLogIn } from './fixtures/client.ts'
 
 t.test('who stood in line goes on with others, eight at most, and nobody is left behind', async (t) => {
   const cheap = { memoryKib: 1024, passes: 1, parallelism: 1 }
-  const passwords = await createPasswords({ ...cheap, minLength: 8, concurrency: 1, queueMax: 40 })
+  const passwords = await createPasswords({ ...cheap, concurrency: 1, queueMax: 40 })
   const hash = await passwords.hash('correct horse')
   let tick = 0
   let counting = true
@@ -90,6 +97,55 @@ t.test('the canonical form of a canonical form is itself, for every code point t
   }
   t.same(unstable, [])
 })
+
+t.test(
+  'what is tried first cannot be chosen as a password, and the refusal says why and what would do',
+  async (t) => {
+    const { url } = await startInstance(t, {
+      stores: await embedded(t),
+      env: { SERVICE_NAME: 'Ordering', PASSWORD_MIN_LENGTH: '8' },
+    })
+    const register = (password: string, email?: string) => {
+      const { username } = randomUser()
+      return post(url, '/register', { username: `grace-${username}`, password, ...(email && { email }) })
+    }
+    const refused: Record<string, [reason: RegExp, password: string, email?: string]> = {
+      'a common one': [/tried first/, 'trustno1'],
+      'a common one in another case': [/tried first/, 'TrustNo1'],
+      'a common one in full width': [/tried first/, 'ｔｒｕｓｔｎｏ１'],
+      'a long common one': [/tried first/, '1qaz2wsx3edc4rfv'],
+      'one letter': [/repeated/, 'aaaaaaaaaaaaaaaaaaaa'],
+      'a short word, repeated': [/repeated/, 'hunter2hunter2Hunter2'],
+      'the name in the address': [
+        /name in your e-mail address/,
+        'for Hopper only 1906',
+        'hopper@navy.example',
+      ],
+      'the name of the service': [/name of this service/, 'my ORDERING password'],
+      'too short, in characters that are long': [/at least 8 characters/, '🔑🔑🔒🔒🚪🚪🗝'],
+    }
+    for (const [why, [reason, password, email]] of Object.entries(refused)) {
+      const { status, body } = await register(password, email)
+      t.match([status, body.code], [422, 'weak_password'], why)
+      t.match(body.detail, reason, why)
+      t.match(body.detail, /A few words that only you would put together will do\.$/, why)
+      t.notOk(body.detail.includes(password), 'and does not say it again')
+    }
+    const { username } = randomUser()
+    const named = await post(url, '/register', { username, password: `Here is ${username.toUpperCase()}!` })
+    t.match(named.body, { code: 'weak_password', detail: /your username/ })
+
+    const taken = {
+      'a common one with something to it': 'trustno1 but me',
+      'only small letters': 'qkdnwmzpt',
+      'a long word, repeated': 'abracadabra-abracadabra-',
+      'a letter that is an address too': 'plain as it is',
+    }
+    for (const [why, password] of Object.entries(taken))
+      t.equal((await register(password, 'a@navy.example')).status, 201, why)
+    t.equal((await register('x'.repeat(257))).status, 400, 'too long is no weakness')
+  },
+)
 
 t.test('hashing', async (t) => {
   const stores = await postgresAndRedis(t)

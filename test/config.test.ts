@@ -95,8 +95,9 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     signingKeys: { alg: 'ES256', rotationSeconds: 90 * 86_400, brought: undefined },
     keyEncryptionSecret: undefined,
     clientSecretOverlapSeconds: 86_400,
+    serviceName: 'latchkey',
+    passwordMinLength: 15,
     passwords: {
-      minLength: 15,
       memoryKib: 19_456,
       passes: 2,
       parallelism: 1,
@@ -131,6 +132,7 @@ t.test('every setting arrives where it belongs', async (t) => {
     FIRST_PARTY_CLIENT_ID: 'front',
     JWT_ALG: 'EdDSA',
     SIGNING_KEY: 'a private key',
+    SERVICE_NAME: 'Ye Olde Orders',
   })
   t.strictSame(config, {
     host: '::',
@@ -159,7 +161,9 @@ t.test('every setting arrives where it belongs', async (t) => {
     signingKeys: { alg: 'EdDSA', rotationSeconds: 30 * 86_400, brought: 'a private key' },
     keyEncryptionSecret: goodSecret,
     clientSecretOverlapSeconds: 3600,
-    passwords: { minLength: 12, memoryKib: 65_536, passes: 3, parallelism: 2, concurrency: 1, queueMax: 10 },
+    serviceName: 'Ye Olde Orders',
+    passwordMinLength: 12,
+    passwords: { memoryKib: 65_536, passes: 3, parallelism: 2, concurrency: 1, queueMax: 10 },
     limits: {
       address: { max: 20, windowSeconds: 30 },
       login: { max: 4, windowSeconds: 500 },

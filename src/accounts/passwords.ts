@@ -5,8 +5,6 @@ import fastq from 'fastq'
 import { Outcome } from '../outcomes.ts'
 
 export interface Passwords {
-  /** @throws Outcome `weak_password` or `invalid_request` if the password may not be chosen */
-  assertAcceptable(password: string): void
   /** @returns a PHC string. @throws Outcome `overloaded` */
   hash(password: string): Promise<string>
   /** Takes as long for nobody's hash (undefined) as for somebody's wrong password. @throws Outcome `overloaded` */
@@ -16,8 +14,6 @@ export interface Passwords {
 }
 
 export interface PasswordsOptions {
-  /** In code points of the NFC form. */
-  minLength: number
   memoryKib: number
   passes: number
   parallelism: number
@@ -27,7 +23,6 @@ export interface PasswordsOptions {
   queueMax: number
 }
 
-const passwordMaxLength = 256
 /** How many are handed on at once, at most. */
 const mostTogether = 8
 
@@ -35,7 +30,7 @@ const mostTogether = 8
 const canonical = (password: string) => password.normalize('NFC')
 
 export async function createPasswords(options: PasswordsOptions): Promise<Passwords> {
-  const { minLength, memoryKib, passes, parallelism, concurrency, queueMax } = options
+  const { memoryKib, passes, parallelism, concurrency, queueMax } = options
   const parameters = { memoryCost: memoryKib, timeCost: passes, parallelism }
   const queue = fastq.promise((job: () => Promise<unknown>) => job(), concurrency)
 
@@ -68,17 +63,6 @@ export async function createPasswords(options: PasswordsOptions): Promise<Passwo
 
   return {
     hash,
-    assertAcceptable(password) {
-      const length = [...canonical(password)].length
-      if (length < minLength) {
-        throw new Outcome('weak_password', { detail: `A password needs at least ${minLength} characters.` })
-      }
-      if (length > passwordMaxLength) {
-        throw new Outcome('invalid_request', {
-          detail: `A password may have at most ${passwordMaxLength} characters.`,
-        })
-      }
-    },
     verify: (stored, password) => inTurn(() => argon2.verify(stored ?? nobodysHash, canonical(password))),
     needsRehash(stored) {
       const [, memory, time] = /m=(\d+),t=(\d+)/.exec(stored) ?? []

@@ -6,6 +6,7 @@ import { durably } from '../db/durably.ts'
 import { isUniqueViolation } from '../db/errors.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
+import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
 import { canonicalUsername, usernameLength } from './usernames.ts'
 import { type Account, accountOf } from './users.ts'
@@ -30,11 +31,18 @@ export type Register = (
 export interface RegistrationOptions {
   db: Database
   clock: Clock
-  passwords: Passwords
+  passwordRules: PasswordRules
+  passwords: Pick<Passwords, 'hash'>
   audit: Audit
 }
 
-export function createRegistration({ db, clock, passwords, audit }: RegistrationOptions): Register {
+export function createRegistration({
+  db,
+  clock,
+  passwordRules,
+  passwords,
+  audit,
+}: RegistrationOptions): Register {
   return async function register({ username, password, email }, origin, roles = []) {
     const canonical = canonicalUsername(username)
     if (canonical === undefined) {
@@ -42,7 +50,7 @@ export function createRegistration({ db, clock, passwords, audit }: Registration
         detail: `A username has ${usernameLength.min} to ${usernameLength.max} visible characters, without spaces or colons.`,
       })
     }
-    passwords.assertAcceptable(password)
+    passwordRules.assertAcceptable(password, { username: canonical, email })
     const user = {
       id: randomUUID(),
       username: canonical,

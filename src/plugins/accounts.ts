@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import { type Administration, createAdministration } from '../accounts/administration.ts'
 import { ensureFirstAdmin } from '../accounts/first-admin.ts'
 import { createLogin, type LogIn } from '../accounts/login.ts'
+import { createPasswordRules } from '../accounts/password-rules.ts'
 import { createPasswords } from '../accounts/passwords.ts'
 import { createRegistration, type Register } from '../accounts/registration.ts'
 import { type Account, findAccount } from '../accounts/users.ts'
@@ -19,7 +20,7 @@ declare module 'fastify' {
 }
 
 export interface AccountsOptions {
-  config: Pick<Config, 'passwords' | 'firstAdmin'>
+  config: Pick<Config, 'serviceName' | 'passwordMinLength' | 'passwords' | 'firstAdmin'>
 }
 
 export default fp(
@@ -28,7 +29,9 @@ export default fp(
     const { revoke, isRefused } = app.revocation
     const { db } = app.database
     const passwords = await createPasswords(config.passwords)
-    const register = createRegistration({ db, clock, passwords, audit })
+    const { serviceName, passwordMinLength: minLength } = config
+    const passwordRules = createPasswordRules({ minLength, serviceName })
+    const register = createRegistration({ db, clock, passwordRules, passwords, audit })
     if (config.firstAdmin) await ensureFirstAdmin({ db, register, audit, ...config.firstAdmin })
     app.decorate('accounts', {
       register,
