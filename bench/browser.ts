@@ -44,7 +44,7 @@ const loadModule = compileFunction(
   ts.transpileModule(readFileSync(new URL('../dist/sdk/browser.js', import.meta.url), 'utf8'), {
     compilerOptions: { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2023 },
   }).outputText,
-  ['exports', 'globalThis', 'fetch', 'BroadcastChannel'],
+  ['exports', 'globalThis', 'fetch'],
 )
 
 let names = 0
@@ -114,15 +114,19 @@ export function openBrowser({
       const exports = {} as { createSession(options: SessionOptions): Session }
       loadModule(
         exports,
-        { location: { origin }, navigator: { locks }, localStorage },
+        {
+          location: { href: `${origin}/` },
+          navigator: { locks },
+          localStorage,
+          BroadcastChannel: class extends BroadcastChannel {
+            constructor(name: string) {
+              super(`${sharing === 'nothing' ? ++names : own} ${name}`)
+            }
+          },
+        },
         (input: string | Request, init?: RequestInit) => {
           const request = new Request(input, init)
           return new URL(request.url).pathname === '/refresh' ? refresh(request) : send(request)
-        },
-        class extends BroadcastChannel {
-          constructor(name: string) {
-            super(`${sharing === 'nothing' ? ++names : own} ${name}`)
-          }
         },
       )
       return exports.createSession({ baseUrl: origin })

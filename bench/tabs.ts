@@ -1,8 +1,9 @@
 /** What people with three tabs feel of refreshes: whether it ever logs them out, and how often their browser asks. */
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { SessionError } from '../src/sdk/browser.ts'
 import type { Session } from '../src/sdk/browser-session.ts'
 import { countBranches, makeAccounts, makeSessions, refreshTokenOf } from './accounts.ts'
-import { type Browser, openBrowser, type Sharing, type Traffic } from './browser.ts'
+import { type Browser, openBrowser, type Sharing } from './browser.ts'
 import { issuer, startLatchkey } from './contestants.ts'
 import type { Chapter, Table } from './report.ts'
 
@@ -15,6 +16,8 @@ const lostPart = 0.01
 interface Client extends Browser {
   /** How often a tab took the session for ended, which nobody ended. */
   logouts: number
+  /** How often the service could not answer. */
+  unavailable: number
 }
 
 export const tabs: Chapter = async ({ quick, startStores }) => {
@@ -38,6 +41,7 @@ export const tabs: Chapter = async ({ quick, startStores }) => {
         lostPart,
       }),
       logouts: 0,
+      unavailable: 0,
     }))
   const groups = {
     'with Web Locks': open(500, 'locks'),
@@ -67,18 +71,19 @@ async function work(client: Client, session: Session, end: number): Promise<void
   })
   while (performance.now() < end) {
     try {
-      const { ok } = await session.fetch(`${issuer}/protected`)
-      if (!ok) client.logouts++
+      const { status } = await session.fetch(`${issuer}/protected`)
+      if (status === 401) client.logouts++
+      else if (status !== 200) client.unavailable++
     } catch (error) {
-      if (!isLost(error)) client.logouts++
+      const { code, status = 503 } = error as SessionError
+      if (code === 'logged_out' || status === 401) client.logouts++
+      // A page is told of a lost reply, and asks again.
+      else if (code !== 'offline') client.unavailable++
     }
     await sleep(-Math.log(1 - Math.random()) * pauseMs)
   }
   session.close()
 }
-
-/** A page is told of a lost reply, and asks again. */
-const isLost = (error: unknown) => (error as { code?: string }).code === 'offline'
 
 function table(
   groups: Readonly<Record<string, readonly Client[]>>,
@@ -86,18 +91,18 @@ function table(
   minutes: number,
 ): Table {
   const rowOf = (name: string, group: readonly Client[]): string[] => {
-    const sum = (figure: keyof Traffic) => group.reduce((total, { seen }) => total + seen[figure], 0)
-    const most = Math.max(...group.map(({ seen }) => seen.refreshesAtOnce))
-    const logouts = group.reduce((total, { logouts }) => total + logouts, 0)
+    const sum = (figure: (client: Client) => number) =>
+      group.reduce((total, client) => total + figure(client), 0)
     return [
       name,
       `${group.length}`,
-      `${sum('requests')}`,
-      `${sum('lost')}`,
-      `${sum('refreshes')}`,
+      `${sum(({ seen }) => seen.requests)}`,
+      `${sum(({ seen }) => seen.lost)}`,
+      `${sum(({ unavailable }) => unavailable)}`,
+      `${sum(({ seen }) => seen.refreshes)}`,
       refreshesPerLife(group).toFixed(3),
-      `${most}`,
-      `${logouts}`,
+      `${Math.max(...group.map(({ seen }) => seen.refreshesAtOnce))}`,
+      `${sum(({ logouts }) => logouts)}`,
     ]
   }
   return {
@@ -114,6 +119,7 @@ false logout, at most 1.05 refreshes in a life, and never a second branch of a s
       'browsers',
       'requests',
       'replies lost',
+      '503',
       'refreshes',
       'in a token’s life',
       'at a time, at most',

@@ -26,14 +26,15 @@ declare const window: {
   createSession: typeof createSession
   session: Session
   changes: Change[]
-  failure(error: unknown): { name: string; code: string; status?: number }
+  localStorage: { getItem(key: string): string | null; setItem(key: string, value: string): void }
+  failure(error: unknown): { name: string; code: string; status?: number; retryAfterSeconds?: number }
 }
 
 const script = readFileSync(join(process.env.TEST_PREPARED as string, 'dist/sdk/browser.js'), 'utf8')
 const html = `<!doctype html><title>a page</title><script type="module">
   import { createSession } from '/browser.js'
   window.createSession = createSession
-  window.failure = ({ name, code, status }) => ({ name, code, status })
+  window.failure = ({ name, code, status, retryAfterSeconds }) => ({ name, code, status, retryAfterSeconds })
 </script>`
 
 const browser = await chromium.launch({
@@ -141,7 +142,7 @@ const leave = (page: Page, scope?: 'session' | 'others' | 'all') =>
 const expire = (page: Page) => page.waitForFunction(() => Date.now() > (window.session.expiresAt as number))
 
 t.test('it is small, and needs nothing', async (t) => {
-  t.ok(gzipSync(script).length <= 4_096, `${gzipSync(script).length} bytes, comments and all`)
+  t.ok(gzipSync(script).length <= 4_096, `${gzipSync(script).length} bytes as it is loaded`)
   t.notMatch(script, /^import|\brequire\(/m)
 })
 
@@ -476,6 +477,13 @@ const renewSoon = (page: Page, url: string) =>
     window.session.fetch(url).catch(() => {})
   }, url)
 
+/** @param ms how long ago the token has expired */
+const setClock = (page: Page, ms: number) =>
+  page.evaluate((ms) => {
+    const now = (window.session.expiresAt as number) + ms
+    Date.now = () => now
+  }, ms)
+
 t.test('whoever leaves is out in every tab, whatever the service says or does not', async (t) => {
   const { openTab, baseUrl, user, relay, context, refreshes } = await world(t)
   const [one, two] = [await openTab(), await openTab()]
@@ -530,6 +538,363 @@ t.test('whoever leaves is out in every tab, whatever the service says or does no
   )
   t.equal(await userOf(six), undefined)
   t.strictSame(await reasonsOf(six), reasons, 'and old news is none')
+})
+
+/** What the pages ask of the network waits for who is told here. */
+async function hold(page: Page, url: string): Promise<{ goOn(): void; count(): number }> {
+  let goOn = () => {}
+  let count = 0
+  const gone = new Promise<void>((resolve) => {
+    goOn = resolve
+  })
+  await page.route(url, async (route) => {
+    count++
+    await gone
+    await route.continue().catch(() => {})
+  })
+  return { goOn, count: () => count }
+}
+
+t.test('what is asked for one account is never asked again for another', async (t) => {
+  const { openTab, baseUrl, user } = await world(t)
+  const other = randomUser()
+  await post(baseUrl, '/register', other)
+  const [one, two] = [await openTab(), await openTab()]
+  await enter(one, user)
+  await eventually(t, async () => (await userOf(two)) !== undefined)
+  const held = await hold(one, `${baseUrl}/protected`)
+  const asked = ask(one, `${baseUrl}/protected`)
+  await eventually(t, async () => held.count() > 0)
+  await leave(two)
+  const { id } = await enter(two, other)
+  await eventually(t, async () => (await userOf(one))?.id === id)
+  held.goOn()
+  t.equal(await asked, 401)
+  t.equal(held.count(), 1)
+  t.equal(await ask(one, `${baseUrl}/protected`), 200, 'and what is asked from then on is theirs')
+
+  const refreshing = await hold(one, `${baseUrl}/refresh`)
+  const waiting = one.evaluate(async (url) => {
+    const now = window.session.expiresAt as number
+    Date.now = () => now
+    return await window.session.fetch(url).catch(window.failure)
+  }, `${baseUrl}/protected`)
+  await eventually(t, async () => refreshing.count() > 0)
+  const left = leave(two)
+  await eventually(t, async () => (await userOf(one)) === undefined)
+  refreshing.goOn()
+  await left
+  await enter(two, user)
+  t.match(await waiting, { name: 'SessionError', code: 'logged_out' }, 'nor for the first time')
+})
+
+t.test('who logs in while another tab logs out stays in, and the session before has ended', async (t) => {
+  const { openTab, baseUrl, user, context } = await world(t)
+  const other = randomUser()
+  await post(baseUrl, '/register', other)
+  const [one, two] = [await openTab(), await openTab()]
+  for (const scope of ['session', 'all'] as const) {
+    await enter(one, user)
+    await eventually(t, async () => (await userOf(two)) !== undefined)
+    const loggingIn = await hold(two, `${baseUrl}/login`)
+    const entered = enter(two, other)
+    await eventually(t, async () => loggingIn.count() > 0)
+    const left = leave(one, scope)
+    await eventually(t, async () => (await userOf(one)) === undefined)
+    loggingIn.goOn()
+    const { id } = await entered
+    t.equal(await left, undefined)
+    for (const page of [one, two]) t.equal((await userOf(page))?.id, id)
+    t.equal((await context.cookies(baseUrl)).length, 1)
+    await two.unroute(`${baseUrl}/login`)
+    t.equal(await countSessions(baseUrl, user), 1)
+  }
+  await enter(two, other)
+  t.equal(await countSessions(baseUrl, other), 2, 'a login over a login ends the one before')
+})
+
+/** With the one that asks. */
+async function countSessions(url: string, user: User): Promise<number> {
+  const { token } = await logIn(url, user)
+  const { body } = await call(url, '/sessions', { headers: bearer(token) })
+  await post(url, '/logout', undefined, bearer(token))
+  return body.sessions.length
+}
+
+t.test('whoever leaves and is gone stays out, though another tab was getting a token', async (t) => {
+  const { openTab, baseUrl, user, context } = await world(t)
+  const [one, two] = [await openTab(), await openTab()]
+  await enter(one, user)
+  await eventually(t, async () => (await userOf(two)) !== undefined)
+  const held = await hold(one, `${baseUrl}/refresh`)
+  await renewSoon(one, `${baseUrl}/protected`)
+  await eventually(t, async () => held.count() > 0)
+  await two.evaluate(() => void window.session.logout({ scope: 'all' }))
+  await eventually(t, async () => (await userOf(one)) === undefined)
+  await two.close()
+  held.goOn()
+  await eventually(t, async () => (await context.cookies(baseUrl)).length === 0)
+  t.equal(await userOf(one), undefined)
+  t.strictSame(await reasonsOf(one), ['logged_in', 'logged_out'], 'and is not in for a moment')
+})
+
+t.test(
+  'a tab that stands still amid a refresh keeps the others waiting for no longer than a deadline',
+  async (t) => {
+    const { openTab, baseUrl, user } = await world(t)
+    const [one, two] = [await openTab(), await openTab()]
+    await enter(one, user)
+    await eventually(t, async () => (await userOf(two)) !== undefined)
+    await one.evaluate(`void navigator.locks.request('latchkey ${baseUrl}', () => new Promise(() => {}))`)
+    const aborted = await two.evaluate(async (url) => {
+      const now = window.session.expiresAt as number
+      Date.now = () => now
+      const startedAt = performance.now()
+      const thrown = await window.session
+        .fetch(url, { signal: AbortSignal.timeout(100) })
+        .catch(({ name }) => name)
+      return { thrown, isSoon: performance.now() - startedAt < 2_000 }
+    }, `${baseUrl}/protected`)
+    t.strictSame(aborted, { thrown: 'TimeoutError', isSoon: true }, 'and whoever gives up is not kept')
+    t.equal(await ask(two, `${baseUrl}/protected`), 200)
+  },
+)
+
+t.test('whoever logs out everywhere is out at once, and waits ten seconds for an answer', async (t) => {
+  const { openTab, user, relay } = await world(t)
+  const [one, two] = [await openTab(), await openTab()]
+  await enter(one, user)
+  await eventually(t, async () => (await userOf(two)) !== undefined)
+  relay.stall()
+  const left = leave(one, 'all')
+  for (const page of [one, two]) await eventually(t, async () => (await userOf(page)) === undefined, 2_000)
+  t.match(await left, { name: 'SessionError', code: 'offline' })
+  await relay.mend()
+})
+
+t.test('a page that has left the other tabs goes on by itself', async (t) => {
+  const { openTab, baseUrl, user, context } = await world(t)
+  const [one, two] = [await openTab(), await openTab()]
+  await restored(two)
+  await one.evaluate(() => window.session.close())
+  await enter(one, user)
+  await renewSoon(one, `${baseUrl}/protected`)
+  t.equal(await ask(one, `${baseUrl}/protected`), 200)
+  t.equal(await leave(one), undefined)
+  t.strictSame(await context.cookies(baseUrl), [])
+  t.strictSame(await reasonsOf(two), [], 'which hear nothing of it')
+  const three = await openTab({ prepare: 'delete window.BroadcastChannel' })
+  await enter(three, user)
+  t.equal(await ask(three, `${baseUrl}/protected`), 200, 'as does one that cannot know of any')
+})
+
+t.test('a clock that is set back keeps nobody out', async (t) => {
+  const { openTab, baseUrl, user, relay } = await world(t)
+  const [one, two] = [await openTab(), await openTab()]
+  await enter(one, user)
+  await leave(one)
+  const hourAgo = `{ const now = Date.now; Date.now = () => now() - 3_600_000 }`
+  const three = await openTab({ prepare: hourAgo })
+  await restored(three)
+  const { id } = await enter(three, user)
+  for (const page of [one, two]) await eventually(t, async () => (await userOf(page))?.id === id)
+
+  relay.cut()
+  await setClock(two, 3_600_000)
+  t.match(await ask(two, `${baseUrl}/protected`), { code: 'offline' })
+  await relay.mend()
+  await setClock(two, 1_000)
+  await eventually(t, async () => (await ask(two, `${baseUrl}/protected`)) === 200, 5_000)
+})
+
+t.test('who is told to wait, waits, and so do the other tabs', async (t) => {
+  const { openTab, baseUrl, pageUrl, user, context, refreshes } = await world(t)
+  const [one, two] = [await openTab(), await openTab()]
+  await enter(one, user)
+  await eventually(t, async () => (await userOf(two)) !== undefined)
+  await context.route(`${baseUrl}/refresh`, (route) =>
+    route.fulfill({
+      status: 503,
+      headers: { ...allowed(pageUrl), 'retry-after': '30', 'content-type': 'text/html' },
+      body: '<h1>Back soon</h1>',
+    }),
+  )
+  const told = { name: 'SessionError', code: 'unavailable', status: 503, retryAfterSeconds: 30 }
+  const { count } = refreshes
+  for (const page of [one, two, one, two]) {
+    await setClock(page, 0)
+    t.match(await ask(page, `${baseUrl}/protected`), told)
+  }
+  t.equal(refreshes.count, count + 1)
+})
+
+t.test('what is not latchkey says neither that a session has ended nor that it was left', async (t) => {
+  const { openTab, baseUrl, pageUrl, user, context } = await world(t)
+  const gateway = (path: string, status: number) =>
+    context.route(baseUrl + path, (route) =>
+      route.fulfill({ status, json: { message: 'no' }, headers: allowed(pageUrl) }),
+    )
+  const page = await openTab()
+  const { id } = await enter(page, user)
+  await gateway('/refresh', 401)
+  await setClock(page, 0)
+  t.match(await ask(page, `${baseUrl}/protected`), { code: 'unavailable', status: 401 })
+  t.equal((await userOf(page))?.id, id)
+  await context.unroute(`${baseUrl}/refresh`)
+
+  await gateway('/logout?scope=session', 503)
+  t.match(await leave(page), { code: 'unavailable', status: 503 })
+  await context.unroute(`${baseUrl}/logout?scope=session`)
+  t.equal(await restored(await openTab()), undefined)
+  t.equal(await countSessions(baseUrl, user), 1, 'so it is left once more')
+})
+
+/** What lets the page see answers that are not latchkey's. */
+const allowed = (pageUrl: string) => ({
+  'access-control-allow-origin': pageUrl,
+  'access-control-allow-credentials': 'true',
+  'access-control-expose-headers': 'retry-after',
+})
+
+t.test('who logs in after a logout that nobody answered has left before', async (t) => {
+  const { openTab, baseUrl, user, relay } = await world(t)
+  const page = await openTab()
+  await enter(page, user)
+  relay.cut()
+  t.match(await leave(page), { code: 'offline' })
+  await relay.mend()
+  await enter(page, user)
+  t.equal(await countSessions(baseUrl, user), 2)
+})
+
+t.test('an access token that nobody knows any more does not keep a session from being left', async (t) => {
+  const { openTab, baseUrl, user, context } = await world(t)
+  const page = await openTab()
+  await enter(page, user)
+  await page.route(`${baseUrl}/logout?scope=session`, (route) => {
+    const { authorization, ...headers } = route.request().headers()
+    const unknown = authorization && { authorization: 'Bearer e30.e30.e30' }
+    return route.continue({ headers: { ...headers, ...unknown } })
+  })
+  t.equal(await leave(page), undefined)
+  t.equal(await countSessions(baseUrl, user), 1)
+  await page.unroute(`${baseUrl}/logout?scope=session`)
+
+  await enter(page, user)
+  await context.clearCookies()
+  t.equal(await leave(page), undefined)
+  t.equal(await countSessions(baseUrl, user), 1, 'nor does a cookie that was deleted')
+})
+
+t.test(
+  'without Web Locks, a tab that was closed amid a refresh is waited for until its lease ends',
+  async (t) => {
+    const { openTab, baseUrl, user } = await world(t)
+    const noLocks = `Object.defineProperty(navigator, 'locks', { value: undefined })`
+    const page = await openTab({ prepare: noLocks })
+    await enter(page, user)
+    const { waitedMs, left } = await page.evaluate(
+      async ({ url, key }) => {
+        const startedAt = performance.now()
+        const expiredAt = window.session.expiresAt as number
+        Date.now = () => expiredAt + performance.now() - startedAt
+        window.localStorage.setItem(key, `another ${Date.now() + 1_500}`)
+        await window.session.fetch(url)
+        return { waitedMs: performance.now() - startedAt, left: window.localStorage.getItem(key) }
+      },
+      { url: `${baseUrl}/protected`, key: `latchkey ${baseUrl} lease` },
+    )
+    t.ok(waitedMs >= 1_500 && waitedMs < 6_000, `${waitedMs} ms`)
+    t.equal(left, null)
+
+    const closed = await openTab({
+      prepare: `${noLocks}
+      for (const name of ['getItem', 'setItem', 'removeItem'])
+        Storage.prototype[name] = () => { throw new Error('no') }`,
+    })
+    const startedAt = performance.now()
+    await enter(closed, user)
+    t.equal(await leave(closed), undefined)
+    t.ok(performance.now() - startedAt < 8_000, 'where nothing can be kept, there is no lease to wait for')
+  },
+)
+
+t.test('a request that is asked again is the same one', async (t) => {
+  const { openTab, user, context, pageUrl } = await world(t)
+  const page = await openTab()
+  await enter(page, user)
+  await setClock(page, -600_000)
+  const seen: (string | null)[][] = []
+  await context.route(`${pageUrl}/api`, (route) => {
+    const request = route.request()
+    seen.push([request.method(), request.postData(), request.headers()['x-mine'] ?? ''])
+    return seen.length === 1
+      ? route.fulfill({ status: 401, headers: { 'www-authenticate': 'Bearer error="invalid_token"' } })
+      : route.fulfill({ status: 200 })
+  })
+  const status = await page.evaluate(async (url) => {
+    const request = { method: 'PUT', body: 'a body', headers: { 'x-mine': 'yes' } }
+    return (await window.session.fetch(url, request)).status
+  }, `${pageUrl}/api`)
+  t.equal(status, 200)
+  t.strictSame(seen, Array(2).fill(['PUT', 'a body', 'yes']))
+})
+
+t.test('settings that are no addresses are refused by a typed error', async (t) => {
+  const { openTab, user } = await world(t)
+  const page = await openTab()
+  await enter(page, user)
+  const thrown = await page.evaluate(() =>
+    [{ baseUrl: 'https://' }, { baseUrl: '/', apis: ['api.example.org'] }].map((options) => {
+      try {
+        return window.createSession(options).close()
+      } catch (error) {
+        return window.failure(error)
+      }
+    }),
+  )
+  t.match(thrown, Array(2).fill({ name: 'SessionError', code: 'invalid_request' }))
+})
+
+t.test('whatever an API answers by 401, the page gets it or a typed error', async (t) => {
+  const { openTab, baseUrl, user, context, refreshes, pageUrl } = await world(t)
+  const page = await openTab()
+  await enter(page, user)
+  const problem = 'application/problem+json'
+  const challenge = 'Bearer error="invalid_token"'
+  const answers: Record<string, [headers: Record<string, string>, body: string, isRenewed: boolean]> = {
+    null: [{ 'content-type': problem }, 'null', false],
+    'no JSON': [{ 'content-type': problem }, '<p>no</p>', false],
+    'nothing at all': [{}, '', false],
+    'a challenge alone': [{ 'www-authenticate': challenge }, '', true],
+    'a challenge, and a code of its own': [
+      { 'www-authenticate': challenge, 'content-type': 'application/json' },
+      '{"code":1401}',
+      true,
+    ],
+    'no token of latchkey': [
+      { 'www-authenticate': challenge, 'content-type': problem },
+      '{"code":"token_invalid"}',
+      false,
+    ],
+    'no right to it': [{ 'www-authenticate': 'Bearer' }, '', false],
+  }
+  for (const [why, [headers, body, isRenewed]] of Object.entries(answers)) {
+    await setClock(page, -600_000)
+    await context.route(`${pageUrl}/api`, (route) => route.fulfill({ status: 401, body, headers }))
+    const { count } = refreshes
+    t.equal(await ask(page, `${pageUrl}/api`), 401, why)
+    t.equal(refreshes.count - count, isRenewed ? 1 : 0, why)
+    if (isRenewed) {
+      t.equal(await ask(page, `${pageUrl}/api`), 401, why)
+      t.equal(refreshes.count - count, 1, 'a token that is new is not renewed for it')
+    }
+    await context.unroute(`${pageUrl}/api`)
+  }
+  await context.route(`${baseUrl}/logout?scope=session`, (route) =>
+    route.fulfill({ status: 502, body: 'null', headers: allowed(pageUrl) }),
+  )
+  t.match(await leave(page), { name: 'SessionError', status: 502 })
 })
 
 t.test('a page of another site can neither read nor refresh nor log out', async (t) => {

@@ -23,7 +23,11 @@ export class SessionError extends Error {
       status,
       retryAfterSeconds,
       cause,
-    }: { status?: number; retryAfterSeconds?: number; cause?: unknown } = {},
+    }: {
+      status?: number | undefined
+      retryAfterSeconds?: number | undefined
+      cause?: unknown
+    } = {},
   ) {
     super(message, { cause })
     this.code = code
@@ -34,17 +38,18 @@ export class SessionError extends Error {
 
 /** What this needs of a browser, as far as it has it. */
 interface Environment {
-  /** The page's. */
-  origin: string
+  /** Of the page. */
+  href: string
   locks:
     | {
         request<T>(
           name: string,
-          options: { ifAvailable?: boolean },
+          options: { ifAvailable?: boolean; signal?: AbortSignal },
           work: (lock: unknown) => Promise<T>,
         ): Promise<T>
       }
     | undefined
+  /** What cannot be kept there is not kept, and nothing fails for it. */
   storage:
     | {
         getItem(key: string): string | null
@@ -52,11 +57,15 @@ interface Environment {
         removeItem(key: string): void
       }
     | undefined
-  openChannel(name: string): {
-    postMessage(message: unknown): void
-    onmessage: ((event: { data: Message }) => void) | null
-    close(): void
-  }
+  Channel:
+    | (new (
+        name: string,
+      ) => {
+        postMessage(message: Message): void
+        onmessage: ((event: { data: Message }) => void) | null
+        close(): void
+      })
+    | undefined
 }
 
 /** What the tabs of a session have in common. */
@@ -77,30 +86,39 @@ interface News {
   reason: Change['reason']
 }
 
-type Message = News | 'hello'
+/** That the service did not answer, or did not want to. */
+type Failure = Pick<SessionError, 'code' | 'message' | 'status' | 'retryAfterSeconds'>
+
+/** `at` alone is of who knows of nobody. */
+type Message = 'hello' | News | { at: number } | { failure: Failure }
 type Reply = Record<string, unknown>
 
 /** A service that does not answer is one that is away. */
 const deadlineMs = 10_000
 /** How long another tab may take to say what it knows. */
 const newsMs = 100
-/** What was going on when a tab was closed lasts no longer. */
+/** What was going on when a tab was closed, or stood still, lasts no longer. */
 const leaseMs = deadlineMs + 1_000
+/** Whoever refuses a token that is younger has something else against it. */
+const youngMs = 10_000
 
 export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOptions): Session {
-  const { origin, locks, storage, openChannel } = browser()
+  const { href, locks, storage, Channel } = browser()
   const base = baseUrl.replace(/\/$/, '')
-  const origins = [base, origin, ...apis].map((url) => new URL(url, origin).origin)
+  const origins = [originOf(base, href), originOf(href), ...apis.map((api) => originOf(api))]
   const name = `latchkey ${base}`
-  const channel = openChannel(name)
+  let channel = Channel && new Channel(name)
   const listeners = new Set<(change: Change) => void>()
   let held: Held | undefined
   /** Whether `held` is what the service said last. */
   let isKnown = keep === 'memory'
   let changedAt = 0
+  /** How often somebody has logged out. */
+  let departures = 0
   let refreshAt = 0
+  /** By a clock that nobody sets. */
   let retryAt = 0
-  let failure: unknown
+  let failure: SessionError | undefined
   let refreshing: Promise<void> | undefined
   let onNews = () => {}
 
@@ -111,6 +129,7 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     held = next
     isKnown = true
     changedAt = at
+    if (reason === 'logged_out') departures++
     // Each tab at another time, so that most find it done.
     if (next) refreshAt = next.expiresAt - next.lifetime * Math.random() * 0.01
     // Not now: whatever goes wrong with who is told, the session goes on.
@@ -119,15 +138,26 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
 
   function tell(next: Held | undefined, reason: Change['reason']): void {
     const news = { held: next, at: Math.max(Date.now(), changedAt + 1), reason }
-    channel.postMessage(news)
+    channel?.postMessage(news)
     take(news)
   }
 
-  channel.onmessage = ({ data }) => {
-    if (data !== 'hello') take(data)
-    else if (held) channel.postMessage({ held, at: changedAt, reason: 'logged_in' })
+  function fail(error: SessionError): void {
+    failure = error
+    retryAt = performance.now() + (error.retryAfterSeconds ?? 1) * 1000
+  }
+
+  const hear = (message: Message): void => {
+    if (message === 'hello')
+      channel?.postMessage(held ? { held, at: changedAt, reason: 'logged_in' } : { at: changedAt })
+    else if ('failure' in message)
+      fail(new SessionError(message.failure.code, message.failure.message, message.failure))
+    else if ('reason' in message) take(message)
+    // A clock may have been set back since then.
+    else changedAt = Math.max(changedAt, message.at)
     onNews()
   }
+  if (channel) channel.onmessage = ({ data }) => hear(data)
 
   /** The next thing that another tab says, or nothing. */
   const news = (since: number) =>
@@ -146,10 +176,15 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
       async (lock) => lock && { done: await work() },
     )
     if (first) return (first as { done: T }).done
-    return locks.request(name, {}, async () => {
+    const inTurn = locks.request(name, { signal: AbortSignal.timeout(leaseMs) }, async () => {
       // What was done meanwhile may be on its way here.
       await news(since)
       return work()
+    })
+    return inTurn.catch((error) => {
+      // A tab stands still, as one does behind an alert.
+      if (error.name === 'TimeoutError') return work()
+      throw error
     })
   }
 
@@ -161,9 +196,11 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
       const [id, until] = storage?.getItem(key)?.split(' ') ?? []
       return Date.now() < Number(until) ? id : undefined
     }
-    for (const end = Date.now() + leaseMs; storage && holder() !== mine && Date.now() < end; ) {
-      if (!holder()) storage.setItem(key, `${mine} ${Date.now() + leaseMs}`)
-      await news(changedAt)
+    for (const end = Date.now() + leaseMs; Date.now() < end; ) {
+      if (!holder()) storage?.setItem(key, `${mine} ${Date.now() + leaseMs}`)
+      const isFull = !holder()
+      if (!isFull) await news(changedAt)
+      if (isFull || holder() === mine) break
     }
     try {
       return await work()
@@ -172,6 +209,7 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     }
   }
 
+  /** With the cookie, or with an access token instead of it. */
   async function post(path: string, body?: object, token?: string): Promise<Reply> {
     const headers = {
       ...(body && { 'content-type': 'application/json' }),
@@ -182,50 +220,51 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     try {
       response = await fetch(base + path, {
         method: 'POST',
-        credentials: keep === 'cookie' ? 'include' : 'omit',
+        credentials: keep === 'cookie' && !token ? 'include' : 'omit',
         signal: AbortSignal.timeout(deadlineMs),
         headers,
         ...(body && { body: JSON.stringify(body) }),
       })
-      reply = response.status === 204 ? {} : ((await response.json()) as Reply)
+      // Networks that want to be logged in to answer 200 for others, and not in JSON.
+      if (response.status === 204) reply = {}
+      else reply = response.ok ? ((await response.json()) as Reply) : await readJson(response)
     } catch (cause) {
       throw offline(cause)
     }
     if (response.ok) return reply
     const { status } = response
     const retryAfterSeconds = Number(response.headers.get('retry-after')) || 1
+    // Without a code it is not latchkey that says so.
     const { code = 'unavailable', detail } = reply as { code?: string; detail?: string }
     throw new SessionError(code, detail, { status, retryAfterSeconds })
   }
 
-  function receive({ access_token, expires_in, refresh_token }: Reply, reason: Change['reason']): User {
-    const token = `${access_token}`
-    // It was counted from the second that had begun.
-    const lifetime = Number(expires_in) * 1000 - 1000
-    const { sub, sid, roles } = claimsOf(token)
-    const user: User = { id: sub, roles, sessionId: sid }
-    const kept = refresh_token === undefined ? {} : { refreshToken: refresh_token as string }
-    tell({ token, lifetime, expiresAt: Date.now() + lifetime, ...kept, user }, reason)
-    return user
+  function receive(reply: Reply): User {
+    const next = heldOf(reply)
+    tell(next, 'logged_in')
+    return next.user
   }
 
   /** Gets another access token in the place of one, unless another tab has. */
   function refresh(old: string | undefined): Promise<void> {
     refreshing ??= alone(async () => {
       if (held?.token !== old || (!held && isKnown)) return
-      if (Date.now() < retryAt) throw failure
+      if (performance.now() < retryAt) throw failure
+      const before = departures
       try {
-        if (!held && storage?.getItem(name)) await leave('session')
-        const { refreshToken } = held ?? {}
-        receive(
-          await post('/refresh', refreshToken ? { refresh_token: refreshToken } : undefined),
-          'logged_in',
-        )
-      } catch (error) {
-        failure = error
-        const { status, retryAfterSeconds = 1 } = error as SessionError
-        if (status === 401) tell(undefined, 'ended')
-        else retryAt = Date.now() + retryAfterSeconds * 1000
+        if (!held) await leaveMarked()
+        const reply = await post('/refresh', bodyOf(held))
+        // Another tab left meanwhile, knows older tokens only, and may be closed.
+        if (departures !== before) await leave(storage?.getItem(name) ?? 'session', heldOf(reply))
+        else receive(reply)
+      } catch (cause) {
+        const error = cause as SessionError
+        const { code, message, status, retryAfterSeconds } = error
+        if (code.startsWith('refresh_token_')) tell(undefined, 'ended')
+        else {
+          fail(error)
+          channel?.postMessage({ failure: { code, message, status, retryAfterSeconds } })
+        }
         throw error
       }
     }).finally(() => {
@@ -234,7 +273,7 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     return refreshing
   }
 
-  async function findToken(): Promise<string> {
+  async function findHeld(): Promise<Held> {
     const { token, expiresAt } = held ?? {}
     if (!isKnown || (token && Date.now() >= refreshAt))
       await refresh(token).catch((error) => {
@@ -242,11 +281,11 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
         if (!held || Date.now() >= (expiresAt ?? 0)) throw held || !isKnown ? error : loggedOut()
       })
     if (!held) throw loggedOut()
-    return held.token
+    return held
   }
 
   async function restore(): Promise<User | undefined> {
-    channel.postMessage('hello')
+    channel?.postMessage('hello')
     await news(changedAt)
     if (!isKnown)
       await refresh(undefined).catch((error) => {
@@ -255,18 +294,35 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     return held?.user
   }
 
-  /** Any answer clears the cookie. Without one it is left once more, by whoever would use it next. */
-  async function leave(scope: string, body?: object, token?: string): Promise<void> {
-    storage?.setItem(name, 'leaving')
+  /**
+   * Latchkey's answer clears the cookie. Without one it is left once more, by whoever would use it next.
+   *
+   * @param old as far as this tab knows it
+   */
+  async function leave(scope: string, old?: Held): Promise<void> {
+    storage?.setItem(name, scope)
+    const path = `/logout?scope=${scope}`
     try {
-      await post(`/logout?scope=${scope}`, body, token)
+      await post(path, bodyOf(old)).catch((error) => {
+        // The cookie may have been deleted, which the access token does not know.
+        if (error.status !== 401 || !old) throw error
+        return post(path, undefined, old.token)
+      })
     } catch (error) {
-      const { status } = error as SessionError
-      if (status === undefined) throw error
+      const { code, status } = error as SessionError
+      if (code === 'offline' || code === 'unavailable') throw error
       storage?.removeItem(name)
       if (status !== 401 || scope !== 'session') throw error
     }
     storage?.removeItem(name)
+  }
+
+  async function leaveMarked(): Promise<void> {
+    const scope = storage?.getItem(name)
+    if (scope)
+      await leave(scope).catch((error) => {
+        if (error.status !== 401) throw error
+      })
   }
 
   const ready = restore()
@@ -285,50 +341,60 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
       await settled
       const body = { username, password, remember, session: keep === 'cookie' ? 'cookie' : 'body' }
       return alone(async () => {
-        const user = receive(await post('/login', body), 'logged_in')
+        await leaveMarked()
+        const old = held
+        const user = receive(await post('/login', body))
         storage?.removeItem(name)
+        // Nobody could reach it any more.
+        if (old) await post('/logout', undefined, old.token).catch(() => {})
         return user
       })
     },
 
     async logout({ scope = 'session' } = {}) {
-      await settled
-      // To end others it must be live; who leaves can do without.
-      const token = scope === 'session' ? held?.token : await findToken().catch(() => held?.token)
-      const { refreshToken } = held ?? {}
-      if (scope === 'others') return void (await post('/logout?scope=others', undefined, token))
+      if (scope === 'others') {
+        await settled
+        return void (await alone(() => post('/logout?scope=others', bodyOf(held))))
+      }
+      const old = held
       tell(undefined, 'logged_out')
+      // Should this tab be closed before its turn, whoever has that leaves.
+      storage?.setItem(name, scope)
+      const isMarked = storage?.getItem(name)
       await alone(async () => {
-        // Another tab may have got a token meanwhile.
-        if (held) tell(undefined, 'logged_out')
-        await leave(scope, token || !refreshToken ? undefined : { refresh_token: refreshToken }, token)
+        if (isMarked && !storage?.getItem(name)) return
+        if (!held) await leave(scope, old)
+        // Somebody has logged in meanwhile.
+        else if (old) await post(`/logout?scope=${scope}`, undefined, old.token)
       })
     },
 
     async fetch(input, init) {
       const request = asRequest(input, init)
-      if (!origins.includes(new URL(request.url).origin))
-        throw new SessionError(
-          'foreign_origin',
-          `The access token is not for ${new URL(request.url).origin}.`,
-        )
-      await settled
+      const { signal } = request
+      const origin = originOf(request.url)
+      if (!origins.includes(origin))
+        throw new SessionError('foreign_origin', `The access token is not for ${origin}.`)
       const send = async (request: Request, token: string) => {
         request.headers.set('authorization', `Bearer ${token}`)
         return fetch(request).catch((cause) => {
-          throw request.signal.aborted ? cause : offline(cause)
+          throw signal.aborted ? cause : offline(cause)
         })
       }
-      const token = await findToken()
-      const answer = await send(request.clone() as Request, token)
-      if (answer.status !== 401 || !(await isOver(answer))) return answer
+      // What one has asked for is not asked for by another.
+      let asker = held?.user.id
+      const before = await unlessAborted(signal, settled.then(findHeld))
+      asker ??= before.user.id
+      if (before.user.id !== asker) throw loggedOut()
+      const answer = await send(request.clone() as Request, before.token)
+      if (answer.status !== 401 || !(await isOver(answer, before))) return answer
       try {
-        await refresh(token)
+        await unlessAborted(signal, refresh(before.token))
       } catch (error) {
         if (!held) return answer
         throw error
       }
-      return held ? send(request, held.token) : answer
+      return held?.user.id === asker ? send(request, held.token) : answer
     },
 
     onChange(listener) {
@@ -336,7 +402,32 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
       return () => void listeners.delete(listener)
     },
 
-    close: () => channel.close(),
+    close() {
+      channel?.close()
+      channel = undefined
+    },
+  }
+}
+
+function heldOf({ access_token, expires_in, refresh_token }: Reply): Held {
+  const token = `${access_token}`
+  // It was counted from the second that had begun.
+  const lifetime = Number(expires_in) * 1000 - 1000
+  const { sub, sid, roles } = claimsOf(token)
+  const kept = refresh_token === undefined ? {} : { refreshToken: refresh_token as string }
+  const user = { id: sub, roles, sessionId: sid }
+  return { token, lifetime, expiresAt: Date.now() + lifetime, ...kept, user }
+}
+
+/** What is sent where there is no cookie. */
+const bodyOf = (held: Held | undefined) =>
+  held?.refreshToken === undefined ? undefined : { refresh_token: held.refreshToken }
+
+function originOf(url: string, base?: string): string {
+  try {
+    return new URL(url, base).origin
+  } catch (cause) {
+    throw new SessionError('invalid_request', `${url} is not a URL.`, { cause })
   }
 }
 
@@ -360,43 +451,61 @@ const offline = (cause: unknown) => new SessionError('offline', 'There was no an
 const loggedOut = () => new SessionError('logged_out', 'Nobody is logged in.')
 
 /** Whether a 401 is about a token that was good: latchkey says so by its code, others by their challenge (RFC 6750). */
-async function isOver(answer: Response): Promise<boolean> {
-  const { code } = (await answer
-    .clone()
-    .json()
-    .catch(() => ({}))) as Reply
-  if (code) return code === 'token_expired' || code === 'token_revoked'
-  return /invalid_token/.test(answer.headers.get('www-authenticate') ?? '')
+async function isOver(answer: Response, { expiresAt, lifetime }: Held): Promise<boolean> {
+  const { headers } = answer
+  if (/problem/.test(headers.get('content-type') ?? '')) {
+    const { code } = await readJson(answer.clone() as Response).catch((): Reply => ({}))
+    return code === 'token_expired' || code === 'token_revoked'
+  }
+  const isYoung = Date.now() < expiresAt - lifetime + youngMs
+  return !isYoung && /invalid_token/.test(headers.get('www-authenticate') ?? '')
+}
+
+/** Of whatever came. @throws where not all of it came */
+async function readJson(answer: Response): Promise<Reply> {
+  const text = await answer.text()
+  try {
+    return Object(JSON.parse(text))
+  } catch {
+    return {}
+  }
+}
+
+/** @throws what it was aborted with, however long the work takes */
+function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  const aborted = new Promise<never>((_, reject) => {
+    const abort = () => reject(signal.reason)
+    if (signal.aborted) abort()
+    signal.addEventListener('abort', abort, { once: true })
+  })
+  return Promise.race([work, aborted])
 }
 
 function browser(): Environment {
-  const { navigator, location } = globalThis as unknown as {
+  const { navigator, location, BroadcastChannel } = globalThis as unknown as {
     navigator: { locks?: Environment['locks'] }
-    location: { origin: string }
+    location: { href: string }
+    BroadcastChannel: Environment['Channel']
   }
+  return { href: location.href, locks: navigator.locks, storage: findStorage(), Channel: BroadcastChannel }
+}
+
+function findStorage(): Environment['storage'] {
+  const storage = quietly(
+    () => (globalThis as unknown as { localStorage?: Environment['storage'] }).localStorage,
+  )
+  if (!storage) return undefined
   return {
-    origin: location.origin,
-    locks: navigator.locks,
-    storage: findStorage(),
-    openChannel: (name) => new BroadcastChannel(name) as unknown as ReturnType<Environment['openChannel']>,
+    getItem: (key) => quietly(() => storage.getItem(key)),
+    setItem: (key, value) => void quietly(() => storage.setItem(key, value)),
+    removeItem: (key) => void quietly(() => storage.removeItem(key)),
   }
 }
 
-/** Nothing where pages may keep nothing: it cannot be asked for, or a WebView has none. What does not fit is not kept. */
-function findStorage(): Environment['storage'] {
+function quietly<T>(work: () => T): T | null {
   try {
-    const { localStorage: storage } = globalThis as unknown as { localStorage?: Environment['storage'] }
-    if (!storage) return undefined
-    return {
-      getItem: (key) => storage.getItem(key),
-      removeItem: (key) => storage.removeItem(key),
-      setItem(key, value) {
-        try {
-          storage.setItem(key, value)
-        } catch {}
-      },
-    }
+    return work()
   } catch {
-    return undefined
+    return null
   }
 }
