@@ -4,7 +4,8 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { chromium, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
-import { startExamplePage } from './fixtures/example-page.ts'
+import { eventually } from './fixtures/eventually.ts'
+import { failExamplePage, startExamplePage } from './fixtures/example-page.ts'
 import { findChromium } from './fixtures/install.ts'
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
@@ -22,6 +23,14 @@ const password = 'correct horse battery'
 const labelled = (page: Page, label: string) => page.getByLabel(label, { exact: true })
 const button = (page: Page, name: string | RegExp) => page.getByRole('button', { name })
 const notice = (page: Page) => page.getByRole('status').first()
+
+const focused = (page: Page) => page.evaluate<string>('document.activeElement.textContent')
+
+async function signIn(page: Page, username: string, how: 'Sign in' | 'Sign up' = 'Sign in'): Promise<void> {
+  await labelled(page, 'Username').fill(username)
+  await labelled(page, 'Password').fill(password)
+  await button(page, how).click()
+}
 
 /** By WCAG 2.2, levels A and AA, in light and in dark, on a desk and on a phone. */
 async function assertAccessible(t: Test, page: Page, name: string): Promise<void> {
@@ -65,19 +74,19 @@ t.test('sign up, sign in, ask, see and end sessions, leave', async (t) => {
   await labelled(page, 'Password').fill('wrong')
   await page.keyboard.press('Enter')
   await page.getByText('Nobody has this username and this password.').waitFor()
+  t.equal(await labelled(page, 'Password').getAttribute('aria-invalid'), 'true')
+  await assertAccessible(t, page, 'the entrance, with what is wrong')
   await labelled(page, 'Password').fill(password)
   await page.getByLabel('Remember me on this device').check()
   await button(page, 'Sign up').click()
   await page.getByRole('heading', { name: 'Hello, ada' }).waitFor()
   t.equal(await notice(page).innerText(), '', 'what was wrong is forgotten')
-  t.equal(
-    await page.evaluate('document.activeElement.textContent'),
-    'Hello, ada',
-    'the keyboard is there too',
-  )
+  t.equal(await focused(page), 'Hello, ada', 'the keyboard is there too')
+  t.match(await page.locator('#token-ends').innerText(), /^in \d+ s/)
 
-  await button(page, 'Ask a protected route').click()
+  await button(page, 'Ask a protected route').press('Enter')
   await page.getByText(/^It knows you as/).waitFor()
+  t.equal(await focused(page), 'Ask a protected route', 'it stays where it was')
   await page.getByText(/in \d+ s; the next request renews it/).waitFor()
   const monthsAway = async (id: string) =>
     (Date.parse((await page.locator(id).getAttribute('datetime')) as string) - Date.now()) / 86_400_000
@@ -86,9 +95,7 @@ t.test('sign up, sign in, ask, see and end sessions, leave', async (t) => {
   const other = await browser.newContext({ userAgent: 'PostmanRuntime/7.39.0' })
   const elsewhere = await other.newPage()
   await elsewhere.goto(url)
-  await labelled(elsewhere, 'Username').fill('ada')
-  await labelled(elsewhere, 'Password').fill(password)
-  await button(elsewhere, 'Sign in').click()
+  await signIn(elsewhere, 'ada')
   await elsewhere.getByRole('heading', { name: 'Hello, ada' }).waitFor()
 
   await page.reload()
@@ -96,8 +103,10 @@ t.test('sign up, sign in, ask, see and end sessions, leave', async (t) => {
   await sessions.nth(1).waitFor()
   await assertAccessible(t, page, 'home')
   t.match((await sessions.allInnerTexts()).join(), /PostmanRuntime[\s\S]*Chrome on Linux\s+this one/)
-  await button(page, /End the session of PostmanRuntime/).click()
-  await sessions.nth(1).waitFor({ state: 'detached' })
+  await button(page, /End the session of PostmanRuntime/).press('Enter')
+  await page.getByText(/^The session of PostmanRuntime.* has ended\.$/).waitFor()
+  t.equal(await sessions.count(), 1)
+  t.equal(await focused(page), 'Where you are logged in')
   await button(elsewhere, 'Ask a protected route').click()
   await elsewhere.getByText('Your session has ended: sign in again.').waitFor()
 
@@ -109,9 +118,7 @@ t.test('sign up, sign in, ask, see and end sessions, leave', async (t) => {
   await tab.reload()
   await tab.getByRole('heading', { name: 'Welcome' }).waitFor()
 
-  await labelled(page, 'Username').fill('ada')
-  await labelled(page, 'Password').fill(password)
-  await button(page, 'Sign up').click()
+  await signIn(page, 'ada', 'Sign up')
   await page.getByText('Somebody has this username already.').waitFor()
   await button(page, 'Sign in').click()
   await button(page, 'Log out').first().click()
@@ -119,6 +126,57 @@ t.test('sign up, sign in, ask, see and end sessions, leave', async (t) => {
   t.strictSame(complaints, [])
   await context.close()
   await other.close()
+})
+
+t.test('who leaves while the service is away is told so, and who comes stays in', async (t) => {
+  const context = await browser.newContext()
+  await context.addInitScript(axe)
+  const page = await context.newPage()
+  await page.goto(url)
+  await signIn(page, 'grace', 'Sign up')
+  await page.getByRole('heading', { name: 'Hello, grace' }).waitFor()
+
+  await context.route(/\/refresh$/, (route) => route.abort())
+  await page.reload()
+  await page.getByRole('heading', { name: 'One moment' }).waitFor()
+  await page.getByText('There is no connection.').waitFor()
+  await assertAccessible(t, page, 'waiting')
+  await context.unroute(/\/refresh$/)
+  await eventually(t, async () => {
+    if (await button(page, 'Try again').isVisible()) await button(page, 'Try again').click()
+    return await page.getByRole('heading', { name: 'Hello, grace' }).isVisible()
+  })
+
+  await context.route(/\/logout\?/, (route) => route.abort())
+  await button(page, 'Log out everywhere').click()
+  await page.getByText('You are logged out here. Elsewhere it may go on').waitFor()
+  await page.getByRole('heading', { name: 'Welcome' }).waitFor()
+  await context.unroute(/\/logout\?/)
+  await context.close()
+})
+
+t.test('nobody sees what belongs to whoever was here before', async (t) => {
+  const context = await browser.newContext()
+  const page = await context.newPage()
+  await page.goto(url)
+  await signIn(page, 'hedy', 'Sign up')
+  await page.getByRole('heading', { name: 'Hello, hedy' }).waitFor()
+  await button(page, 'Log out').first().click()
+  await page.getByRole('heading', { name: 'Welcome' }).waitFor()
+  t.notMatch(await page.content(), /hedy/)
+  await context.route(/\/(me|sessions)$/, (route) => route.abort())
+  await signIn(page, 'radia', 'Sign up')
+  await page.getByRole('heading', { name: 'Hello,' }).waitFor()
+  t.notMatch(await page.content(), /hedy/)
+  await context.close()
+})
+
+t.test('where the port of the page is taken, it says so and leaves nothing running', async (t) => {
+  const taken = new URL(url).port
+  const { code, stderr, port } = await failExamplePage(prepared, taken)
+  t.equal(code, 1)
+  t.match(stderr, /PAGE_PORT chooses another port/)
+  await t.rejects(fetch(`http://localhost:${port}/health/live`))
 })
 
 t.test('one signal ends the page and the service', async (t) => {

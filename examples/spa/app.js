@@ -18,30 +18,47 @@ const words = {
   rate_limited: 'That was too often: wait a little.',
 }
 
-/** Runs what a button does. Whatever goes wrong is said, and who is logged in stays so. */
-async function act(button, work) {
-  const before = session.user
-  button.disabled = true
+/** What the end of a session looks like to whoever was asking: it is said once, by onChange. */
+const ends = ['logged_out', 'token_expired', 'token_revoked', 'refresh_token_invalid', 'refresh_token_reused']
+
+/** Whatever goes wrong is said, and who is logged in stays so. Returns its code. */
+async function attempt(work) {
   say('')
   try {
     await work()
   } catch (error) {
-    // That it was the end is said by onChange.
-    if (session.user || !before) say(words[error.code] ?? error.message)
-  } finally {
-    button.disabled = false
+    if (!ends.includes(error.code)) say(words[error.code] ?? error.message)
+    return error.code
   }
 }
 
-find('#entrance form').addEventListener('submit', (event) => {
+/** The same for what a button does, once at a time. It keeps the keyboard meanwhile. */
+async function act(button, work) {
+  if (button.ariaDisabled === 'true') return
+  button.ariaDisabled = 'true'
+  const code = await attempt(work)
+  button.ariaDisabled = 'false'
+  return code
+}
+
+/** Which fields are wrong, by what the service says. */
+const wrong = {
+  invalid_credentials: ['username', 'password'],
+  username_taken: ['username'],
+  weak_password: ['password'],
+}
+
+find('#entrance form').addEventListener('submit', async (event) => {
   event.preventDefault()
   const { submitter, target } = event
-  void act(submitter, async () => {
+  const code = await act(submitter, async () => {
     const { username, password, remember } = Object.fromEntries(new FormData(target))
     if (submitter.value === 'up') await signUp({ username, password })
     await session.login({ username, password, remember: remember === 'on' })
     target.reset()
   })
+  for (const name of ['username', 'password'])
+    target.elements[name].ariaInvalid = `${wrong[code]?.includes(name) ?? false}`
 })
 
 async function signUp(account) {
@@ -59,11 +76,31 @@ async function signUp(account) {
 const on = (selector, work) =>
   find(selector).addEventListener('click', ({ currentTarget }) => act(currentTarget, work))
 
-on('#log-out', () => session.logout())
-on('#log-out-everywhere', () => session.logout({ scope: 'all' }))
+on('#log-out', () => leave('session'))
+on('#log-out-everywhere', () => leave('all'))
 on('#ask', async () => {
   const { sub, exp } = await ask('/protected')
   find('#answer').textContent = `It knows you as ${sub.slice(0, 8)}…, until ${clock(exp * 1000)}.`
+})
+
+async function leave(scope) {
+  try {
+    await session.logout({ scope })
+  } catch (cause) {
+    throw new Error('You are logged out here. Elsewhere it may go on: the service could not be told.', {
+      cause,
+    })
+  }
+}
+
+// Nobody knows yet who is logged in: to ask for anything finds out.
+on('#try-again', async () => {
+  try {
+    await ask('/me')
+  } catch (error) {
+    if (error.code !== 'logged_out') throw error
+    await show(undefined)
+  }
 })
 
 async function ask(path, init) {
@@ -77,8 +114,13 @@ const clock = (moment) => new Date(moment).toLocaleTimeString()
 const calendar = (moment) =>
   new Date(moment).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'short' })
 
+/** Whose things are on the page. */
+let shown
+
 async function showHome() {
+  const asker = shown
   const [{ username }, { sessions }] = await Promise.all([ask('/me'), ask('/sessions')])
+  if (shown !== asker) return
   find('#name').textContent = username
   const current = sessions.find((one) => one.current)
   for (const [selector, moment] of [
@@ -103,23 +145,46 @@ function showSession({ id, device, address, last_used_at, current }) {
   button.setAttribute('aria-label', `End the session of ${device}, last used ${used.textContent}`)
   button.addEventListener('click', () =>
     act(button, async () => {
-      if (current) return session.logout()
+      if (current) return leave('session')
       await ask(`/sessions/${id}`, { method: 'DELETE' })
       await showHome()
+      find('#sessions-title').focus()
+      say(`The session of ${device} has ended.`)
     }),
   )
   return item
 }
 
-/** Which of the two there is, and where the keyboard goes. */
-function show(user) {
-  find('#entrance').hidden = Boolean(user)
-  find('#home').hidden = find('#log-out').hidden = !user
-  find('#answer').textContent = ''
-  find('main').ariaBusy = 'false'
-  find(user ? '#home h2' : '#entrance h2').focus()
-  if (user) void act(find('#ask'), showHome)
+/** Which of the three there is, and where the keyboard goes. Nothing is left of whoever was here before. */
+async function show(user) {
+  shown = user?.id
+  for (const section of document.querySelectorAll('section')) section.hidden = true
+  for (const selector of ['#name', '#answer', '#sessions', '#idle-ends', '#session-ends'])
+    find(selector).replaceChildren()
+  find('#log-out').hidden = !user
+  if (user) {
+    showTokenEnd()
+    await attempt(showHome)
+    // Or somebody else has come meanwhile.
+    if (shown !== user.id) return
+  }
+  reveal(user ? '#home' : '#entrance')
 }
+
+function reveal(section) {
+  find(section).hidden = false
+  find('main').ariaBusy = 'false'
+  find(`${section} h2`).focus()
+}
+
+function showTokenEnd() {
+  const left = session.expiresAt - Date.now()
+  find('#token-ends').textContent =
+    left > 0
+      ? `in ${Math.ceil(left / 1000)} s; the next request renews it`
+      : 'has ended; the next request renews it'
+}
+setInterval(showTokenEnd, 1000)
 
 const farewells = {
   logged_out: 'You are logged out, in every tab.',
@@ -127,21 +192,15 @@ const farewells = {
 }
 
 session.onChange(({ user, reason }) => {
-  show(user)
+  // With other roles it is still the same person, who may be typing.
+  if (user && user.id === shown) return
+  void show(user)
   if (!user) say(farewells[reason])
 })
 
-setInterval(() => {
-  const left = session.expiresAt - Date.now()
-  find('#token-ends').textContent =
-    left > 0
-      ? `in ${Math.ceil(left / 1000)} s; the next request renews it`
-      : 'has ended; the next request renews it'
-}, 1000)
-
 try {
-  if (!(await session.ready)) show(undefined)
+  if (!(await session.ready)) void show(undefined)
 } catch (error) {
-  show(undefined)
+  reveal('#waiting')
   say(words[error.code] ?? error.message)
 }

@@ -43,6 +43,12 @@ const server = createServer(async ({ url }, response) => {
   response.end(file ? await readFile(here(file)) : html)
 }).listen(Number(PAGE_PORT), 'localhost', () => process.stdout.write(`The page is on ${page}\n`))
 
+server.once('error', ({ message }) => {
+  process.stderr.write(`The page cannot be served: ${message}. PAGE_PORT chooses another port.\n`)
+  latchkey.kill('SIGTERM')
+  latchkey.once('exit', () => process.exit(1))
+})
+
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => latchkey.kill('SIGTERM'))
 latchkey.once('exit', (code) => {
   server.close()

@@ -37,23 +37,26 @@ export interface Session {
   readonly expiresAt: number | undefined
   /** Resolves when it is known who is logged in. Rejects with a SessionError where that could not be found out: fetch tries again. */
   readonly ready: Promise<User | undefined>
-  /** @throws SessionError with the service's `code`, or `offline` */
+  /** Ends the session before, if there is one. @throws SessionError with the service's `code`, or `offline` */
   login(credentials: Credentials): Promise<User>
   /**
-   * Ends this session, the others of the account, or all of them. Unless it is the others, nobody is logged in here afterwards, in any
-   * tab, whatever is thrown: then it is not certain that the session has ended elsewhere too.
+   * Ends this session, the others of the account, or all of them. Unless it is the others, nobody is logged in here from then on, in any
+   * tab, whatever is thrown: that it is not certain that the session has ended elsewhere too. Of a session in a cookie, the next page
+   * leaves once more what nobody answered to.
    *
    * @throws SessionError
    */
   logout(options?: { scope?: 'session' | 'others' | 'all' }): Promise<void>
   /**
-   * The browser's own fetch, with the access token. Where the session turns out to have ended, the answer is the 401.
+   * The browser's own fetch, with the access token. Where the session turns out to have ended, the answer is the 401. What was asked
+   * for one account is never asked for another, whoever logs in meanwhile.
    *
-   * @throws SessionError `logged_out`, `foreign_origin`, `offline`, or whatever keeps the token from being renewed
+   * @throws SessionError `logged_out`, `foreign_origin`, `offline`, or whatever keeps the token from being renewed; and what its
+   *   signal was aborted with
    */
   fetch(input: string | URL | Request, init?: RequestInit): Promise<Response>
   /** @returns how to stop being told */
   onChange(listener: (change: Change) => void): () => void
-  /** Leaves the other tabs. The session goes on. */
+  /** Leaves the other tabs. The session goes on, and this tab hears nothing more of it. */
   close(): void
 }
