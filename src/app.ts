@@ -44,8 +44,10 @@ import { loginRoute } from './routes/login.ts'
 import { logoutRoute } from './routes/logout.ts'
 import { meRoute } from './routes/me.ts'
 import { metadataRoute } from './routes/metadata.ts'
+import { myPasswordRoute } from './routes/my-password.ts'
 import { oauthIntrospectRoute, oauthRevokeRoute, oauthTokenRoute } from './routes/oauth.ts'
 import { protectedRoute } from './routes/protected.ts'
+import { reauthenticateRoute } from './routes/reauthenticate.ts'
 import { refreshRoute } from './routes/refresh.ts'
 import { registerRoute } from './routes/register.ts'
 import { revocationsRoute } from './routes/revocations.ts'
@@ -134,7 +136,7 @@ function createRequestIds(): () => string {
   return () => `${ours}-${(++count).toString(36)}`
 }
 
-/** Whoever has no token yet, or an old one, is counted. */
+/** Whoever has no token yet, or an old one, is counted, and whoever shows a password once more. */
 const limited: FastifyPluginAsync<SessionCookieOptions> = async (scope, { config }) => {
   await scope.register(sessionCookie, { config })
   scope.limitByAddress()
@@ -142,6 +144,11 @@ const limited: FastifyPluginAsync<SessionCookieOptions> = async (scope, { config
   await scope.register(loginRoute)
   await scope.register(refreshRoute)
   await scope.register(logoutRoute)
+  await scope.register(async (known) => {
+    known.demandAccessToken()
+    await known.register(reauthenticateRoute)
+    await known.register(myPasswordRoute)
+  })
 }
 
 /** OAuth 2. Whoever asks for a token is counted; who asks about one has proved to be a service. */

@@ -44,6 +44,8 @@ export type Config = Readonly<{
   rememberTtlSeconds: number
   refreshGraceSeconds: number
   sessionsPerAccount: number
+  /** How long ago somebody may have proved who they are, for what takes more than a live session. */
+  freshSeconds: number
   clockToleranceSeconds: number
   jwksMaxAgeSeconds: number
   signingKeys: {
@@ -148,6 +150,7 @@ export function loadConfig(env: Environment): Config {
     rememberTtlSeconds: integer('REMEMBER_TTL_SECONDS', { default: 30 * day, min: 1, max: 3650 * day }),
     refreshGraceSeconds: integer('REFRESH_GRACE_SECONDS', { default: 30, min: 0, max: 3600 }),
     sessionsPerAccount: integer('SESSIONS_PER_ACCOUNT', { default: 100, min: 1, max: 100_000 }),
+    freshSeconds: integer('FRESH_SECONDS', { default: 600, min: 1, max: day }),
     clockToleranceSeconds: integer('CLOCK_TOLERANCE_SECONDS', { default: 5, min: 0, max: 60 }),
     jwksMaxAgeSeconds: integer('JWKS_MAX_AGE_SECONDS', { default: 300, min: 1, max: day }),
     signingKeys: {

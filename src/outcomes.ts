@@ -10,9 +10,11 @@ export type OutcomeCode =
   | 'token_invalid'
   | 'token_expired'
   | 'token_revoked'
+  | 'reauthentication_required'
   | 'refresh_token_invalid'
   | 'refresh_token_reused'
   | 'forbidden'
+  | 'invalid_current_password'
   | 'cross_site'
   | 'not_found'
   | 'method_not_allowed'
@@ -43,6 +45,8 @@ export interface OutcomeOptions {
   reason?: string
   /** When it is worth another try. */
   retryAfterSeconds?: number
+  /** How long ago who asks may have proved who they are. */
+  maxAgeSeconds?: number
   cause?: unknown
 }
 
@@ -53,8 +57,12 @@ export class Outcome extends Error {
   readonly detail: string | undefined
   readonly reason: string | undefined
   readonly retryAfterSeconds: number | undefined
+  readonly maxAgeSeconds: number | undefined
 
-  constructor(code: OutcomeCode, { detail, reason, retryAfterSeconds, cause }: OutcomeOptions = {}) {
+  constructor(
+    code: OutcomeCode,
+    { detail, reason, retryAfterSeconds, maxAgeSeconds, cause }: OutcomeOptions = {},
+  ) {
     const { stackTraceLimit } = Error
     Error.stackTraceLimit = 0
     super(reason ?? detail ?? code, { cause })
@@ -63,5 +71,6 @@ export class Outcome extends Error {
     this.detail = detail
     this.reason = reason
     this.retryAfterSeconds = retryAfterSeconds
+    this.maxAgeSeconds = maxAgeSeconds
   }
 }

@@ -396,7 +396,7 @@ async function outrunsOldPassword(t: Test, world: World) {
       return [
         await stepGeneration(tx, {
           user: found as typeof users.$inferSelect,
-          sessions: 'end',
+          survivors: 'none',
           latestExpiry,
           now: new Date(now),
         }),

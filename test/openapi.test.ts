@@ -177,7 +177,11 @@ function assertSaid(t: Test, { operationId, responses }: Operation, { status, he
     const isDocumented = response?.headers?.[header] !== undefined
     // Only some codes of such a status have a challenge: what is no good request, or of a strange page, has none.
     const examples = media?.examples ?? {}
-    if (isDocumented && ('invalid_request' in examples || 'cross_site' in examples)) continue
+    if (
+      isDocumented &&
+      ('invalid_request' in examples || 'cross_site' in examples || 'invalid_current_password' in examples)
+    )
+      continue
     t.equal(headers.has(header), isDocumented, `${name} ${header}`)
   }
 }
@@ -222,8 +226,10 @@ t.test('whoever asks as it says is answered as it says', async (t) => {
   await giveRoles(stores.env.DATABASE_URL as string, registered.body.id, ['admin'])
   const { id } = await registerAndLogIn(url)
 
-  // One that closes its account closes its own last.
-  for (const asked of operations.filter((other) => other !== register)) {
+  // One that closes its account closes its own last, and then there is another password.
+  const changePassword = operation('changePassword')
+  const others = operations.filter((other) => other !== register && other !== changePassword)
+  for (const asked of [...others, changePassword]) {
     const service = await app.clients.create({ name: 'x', scopes: allScopes }, 'test')
     const seen = new Set<string>()
     const see = (reply: Reply): Reply => {
@@ -299,8 +305,13 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     await logOut(url, revoked.token)
     const nobody = await registerAndLogIn(url)
     await withClient(postgres.url, (client) => client.query('delete from users where id = $1', [nobody.id]))
+    const stale = await registerAdmin(url, postgres.url)
+    const { sid } = await logIn(url, stale)
+    clock.advance(601)
     const live = await registerAdmin(url, postgres.url)
     return {
+      stale: { ...stale, sid },
+      password: live.password,
       ofService: await grantedTo(app, plain),
       expired: expired.token,
       revoked: revoked.token,
@@ -330,7 +341,7 @@ t.test('every code that it says an operation can fail by is seen from it, and no
   const rotateKeys = operation('rotateKeys')
   for (const asked of [...operations.filter((other) => other !== rotateKeys), rotateKeys]) {
     const { method, path, body } = asked
-    const { live, ...others } = await tokens()
+    const { live, password, stale, ...others } = await tokens()
     await see(asked, exchange(url, `${method} ${path} HTTP/1.1\r\nconnection: close\r\n\r\n`))
     if (method !== 'GET') {
       const text = { 'content-type': 'text/plain' }
@@ -339,12 +350,16 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     }
     if (body) {
       await see(asked, ask(url, asked, { given, body: { ...exampleOf(body), password: 'short' } }))
-      await Promise.all(Array.from({ length: 9 }, () => see(asked, ask(url, asked, { given }))))
+      for (const headers of [{}, bearer(live)])
+        await Promise.all(Array.from({ length: 9 }, () => see(asked, ask(url, asked, { given, headers }))))
+      const weak = { current_password: password, new_password: 'short' }
+      if ('new_password' in (body.properties ?? {}))
+        await see(asked, ask(url, asked, { headers: bearer(live), body: weak }))
       const stolen = { ...given, refresh_token: await oldRefreshToken() }
       await see(asked, ask(url, asked, { given: stolen }))
     }
     await see(asked, ask(url, asked, { given, ...noBody }))
-    const ofStrangers = { cookie: '__Host-latchkey=x', origin: 'https://other.test' }
+    const ofStrangers = { ...bearer(live), cookie: '__Host-latchkey=x', origin: 'https://other.test' }
     const keeping = { given: { ...given, session: 'cookie' }, headers: ofStrangers }
     const isLogin = body?.properties && 'session' in body.properties
     await see(asked, ask(url, asked, { ...keeping, ...(asked.isBodyOptional && !isLogin && noBody) }))
@@ -357,6 +372,9 @@ t.test('every code that it says an operation can fail by is seen from it, and no
           ask(url, asking, { given, headers: bearer(token), ...(asked.isBodyOptional && noBody) }),
         )
     }
+    const forOthers = asked.operationId === 'logOut' ? { ...asked, path: `${path}?scope=others` } : asked
+    const aboutOther = { given: { ...given, sid: stale.sid }, headers: bearer(stale.token) }
+    await see(asked, ask(url, forOthers, { ...aboutOther, ...(asked.isBodyOptional && noBody) }))
     await see(asked, ask(url, asked, { given, headers: bearer(live) }))
     for (const headers of [{}, bearer(live.replace(/.{10}$/, 'A'.repeat(10)))])
       for (let time = 0; time < 2; time++) await see(asked, ask(limited.url, asked, { given, headers }))

@@ -204,7 +204,9 @@ t.test('it sees what is wrong', async (t) => {
   const unauthorized = refused.filter(({ name }) => / → 401/.test(name))
   t.same(failedRequests(spoilt, /challenge/), namesOf(unauthorized), 'refusals without their challenge')
   const cautious = requests.filter(
-    (request) => refused.includes(request) || /(login|refresh|me|sessions|jwks\.json)$/.test(request.path),
+    (request) =>
+      refused.includes(request) ||
+      /(login|refresh|me|sessions|password|reauthenticate|jwks\.json)$/.test(request.path),
   )
   t.same(failedRequests(spoilt, /cache/), namesOf(cautious), 'replies whose caching is not said')
 })

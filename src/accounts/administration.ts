@@ -74,7 +74,7 @@ export function createAdministration(options: AdministrationOptions): Administra
           await tx.update(users).set({ roles: account.roles }).where(eq(users.id, id))
           const now = new Date(clock.now())
           const latestExpiry = accessTokens.latestExpiry(inSeconds(clock))
-          return [await stepGeneration(tx, { user, sessions: 'move', latestExpiry, now })]
+          return [await stepGeneration(tx, { user, survivors: 'all', latestExpiry, now })]
         },
       })
       const managed = managedAccountOf(account as User)

@@ -22,6 +22,11 @@ export type AuditEvent =
     }
   | { event: 'revocation.recorded_late' | 'revocation.dropped'; reason: string }
   | { event: 'refresh_token.reused'; sub: string; sid: string }
+  | {
+      event: 'session.reauthenticated' | 'reauthentication.failed' | 'account.password_changed'
+      sub: string
+      sid: string
+    }
   | { event: 'account.roles_changed'; sub: string; roles: readonly string[]; by: string }
   | { event: 'account.first_admin'; sub: string }
   | { event: 'client.created'; client: string; scopes: readonly string[]; by: string }

@@ -39,14 +39,20 @@ export const refusals = {
 
 export type RefusalCode = keyof typeof refusals
 
+interface RefusalDetails {
+  /** When it is worth another try. */
+  retryAfterSeconds?: number | undefined
+  maxAgeSeconds?: number | undefined
+}
+
 /** What goes with a status: why credentials were refused (RFC 6750 §3), or when it is worth another try. */
 export function refusalHeaders(
   status: number,
   challenge: ChallengeError | undefined,
-  retryAfterSeconds = 1,
+  { retryAfterSeconds = 1, maxAgeSeconds }: RefusalDetails = {},
 ): Record<string, string> {
   return {
-    ...((status === 401 || challenge) && { 'WWW-Authenticate': bearerChallenge(challenge) }),
+    ...((status === 401 || challenge) && { 'WWW-Authenticate': bearerChallenge(challenge, maxAgeSeconds) }),
     ...((status === 503 || status === 429) && { 'Retry-After': String(retryAfterSeconds) }),
   }
 }

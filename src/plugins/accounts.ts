@@ -3,8 +3,11 @@ import fp from 'fastify-plugin'
 import { type Administration, createAdministration } from '../accounts/administration.ts'
 import { ensureFirstAdmin } from '../accounts/first-admin.ts'
 import { createLogin, type LogIn } from '../accounts/login.ts'
+import { createOwnPassword } from '../accounts/own-password.ts'
+import { type ChangePassword, createPasswordChange } from '../accounts/password-change.ts'
 import { createPasswordRules } from '../accounts/password-rules.ts'
 import { createPasswords } from '../accounts/passwords.ts'
+import { createReauthentication, type Reauthenticate } from '../accounts/reauthentication.ts'
 import { createRegistration, type Register } from '../accounts/registration.ts'
 import { type Account, findAccount } from '../accounts/users.ts'
 import type { Config } from '../config.ts'
@@ -14,6 +17,8 @@ declare module 'fastify' {
     accounts: {
       register: Register
       logIn: LogIn
+      reauthenticate: Reauthenticate
+      changePassword: ChangePassword
       find(id: string): Promise<Account | undefined>
     } & Administration
   }
@@ -32,10 +37,22 @@ export default fp(
     const { serviceName, passwordMinLength: minLength } = config
     const passwordRules = createPasswordRules({ minLength, serviceName })
     const register = createRegistration({ db, clock, passwordRules, passwords, audit })
+    const proveOwner = createOwnPassword({ db, passwords, audit })
     if (config.firstAdmin) await ensureFirstAdmin({ db, register, audit, ...config.firstAdmin })
     app.decorate('accounts', {
       register,
       logIn: createLogin({ db, passwords, sessions, isRefused, audit }),
+      reauthenticate: createReauthentication({ clock, accessTokens, proveOwner, revoke, audit }),
+      changePassword: createPasswordChange({
+        clock,
+        accessTokens,
+        assertFresh: sessions.assertFresh,
+        proveOwner,
+        passwordRules,
+        passwords,
+        revoke,
+        audit,
+      }),
       find: (id: string) => findAccount(db, id),
       ...createAdministration({ db, clock, accessTokens, revoke, audit }),
     })

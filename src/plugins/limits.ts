@@ -16,8 +16,8 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** Counts every request to the scope it is called on by client address, and refuses the surplus. */
     limitByAddress(this: FastifyInstance): void
-    /** For preHandler of a login: counts by address and account together, before any hashing. @throws Outcome `rate_limited` */
-    limitLogins(request: FastifyRequest<{ Body: { username: string } }>, reply: FastifyReply): Promise<void>
+    /** For preHandler, where passwords are shown: counts by address and account together, before any hashing. @throws Outcome `rate_limited` */
+    limitLogins(request: FastifyRequest, reply: FastifyReply): Promise<void>
     /** How many tokens whose signature is wrong each address may send, to this process: it is this one's time that they take. */
     forgeryBudget: {
       /** @throws Outcome `rate_limited` */
@@ -124,8 +124,9 @@ function addressOf({ ip = '' }: FastifyRequest): string {
 
 /** Hashed: people type passwords where names belong. However a name is spelled, it is one account. */
 function loginOf(request: FastifyRequest): string {
-  const { username } = request.body as { username: string }
+  const { username } = request.body as { username?: string }
+  const account = username === undefined ? request.accessToken.claims.sub : canonicalUsername(username)
   return createHash('sha256')
-    .update(`${addressOf(request)} ${canonicalUsername(username) ?? username}`)
+    .update(`${addressOf(request)} ${account ?? username}`)
     .digest('base64url')
 }

@@ -17,6 +17,11 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   ...refusals,
   invalid_request: { status: 400, detail: 'The request is invalid.' },
   invalid_credentials: { status: 401, detail: 'No account has this username and this password.' },
+  reauthentication_required: {
+    status: 401,
+    detail: 'This needs a recent login: prove who you are once more, by POST /reauthenticate.',
+    challenge: 'insufficient_user_authentication',
+  },
   refresh_token_invalid: { status: 401, detail: 'This refresh token is not valid (any more): log in again.' },
   refresh_token_reused: {
     status: 401,
@@ -26,6 +31,7 @@ export const presentations: Record<OutcomeCode, Presentation> = {
     status: 403,
     detail: 'This came from a page that may not use the cookie: its origin must be in CORS_ORIGINS.',
   },
+  invalid_current_password: { status: 403, detail: 'This is not the password of this account.' },
   not_found: { status: 404, detail: 'There is nothing here.' },
   method_not_allowed: {
     status: 405,
@@ -106,9 +112,7 @@ export function problemOf(
   }
 }
 
-export function problemHeadersOf(
-  { code, retryAfterSeconds }: Outcome,
-  reader: Reader = 'client',
-): Record<string, string> {
-  return refusalHeaders(statusOf(code, reader), presentations[code].challenge, retryAfterSeconds)
+export function problemHeadersOf(outcome: Outcome, reader: Reader = 'client'): Record<string, string> {
+  const { code } = outcome
+  return refusalHeaders(statusOf(code, reader), presentations[code].challenge, outcome)
 }

@@ -16,6 +16,8 @@ declare module 'fastify' {
       assertUsable(request: FastifyRequest): void
       /** The refresh token that came in it. @throws Outcome `cross_site` */
       read(request: FastifyRequest): string | undefined
+      /** Whether it came with the access token of its session. @throws Outcome `cross_site`, and `invalid_request` for another session's */
+      isOf(request: FastifyRequest, sid: string): Promise<boolean>
       /** Leaves the refresh token in it. @returns the rest, which scripts may see */
       keep(reply: FastifyReply, tokens: SessionTokens): Omit<SessionTokens, 'refresh_token'>
       /** Whatever came of the request. Of other sites' pages, nothing. */
@@ -51,16 +53,27 @@ export default fp(
       if (!isOurs(request)) throw new Outcome('cross_site')
     }
 
+    function read(request: FastifyRequest): string | undefined {
+      const token = request.cookies[name]
+      if (token !== undefined) assertOurs(request)
+      return token
+    }
+
     app.decorate('sessionCookie', {
       assertUsable(request) {
         if (!isSafe)
           throw new Outcome('invalid_request', { detail: 'Without https there is no session in a cookie.' })
         assertOurs(request)
       },
-      read(request) {
-        const token = request.cookies[name]
-        if (token !== undefined) assertOurs(request)
-        return token
+      read,
+      async isOf(request, sid) {
+        const token = read(request)
+        const holder = token === undefined ? undefined : await app.sessions.findHolder(token, 'known')
+        if (holder && holder.sid !== sid)
+          throw new Outcome('invalid_request', {
+            detail: 'The access token and the cookie are of different sessions.',
+          })
+        return holder !== undefined
       },
       keep(reply, { refresh_token, ...tokens }) {
         const lifetime = tokens.remember ? { maxAge: tokens.refresh_expires_in } : {}
@@ -73,5 +86,5 @@ export default fp(
       },
     })
   },
-  { name: 'session-cookie' },
+  { name: 'session-cookie', dependencies: ['sessions'] },
 )

@@ -2,12 +2,13 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.ts'
 import { createEndings, type Endings } from '../sessions/endings.ts'
+import { type AssertFresh, createFreshness } from '../sessions/freshness.ts'
 import { createRefresh, type Refresh } from '../sessions/refresh.ts'
 import { createSessions, type Sessions } from '../sessions/sessions.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    sessions: Sessions & Endings & { refresh: Refresh }
+    sessions: Sessions & Endings & { refresh: Refresh; assertFresh: AssertFresh }
   }
 }
 
@@ -19,6 +20,7 @@ export interface SessionsOptions {
     | 'rememberTtlSeconds'
     | 'refreshGraceSeconds'
     | 'sessionsPerAccount'
+    | 'freshSeconds'
   >
 }
 
@@ -31,17 +33,20 @@ export default fp(
     const absoluteSeconds = config.sessionTtlSeconds
     const rememberSeconds = config.rememberTtlSeconds
 
+    const assertFresh = createFreshness({ clock, freshSeconds: config.freshSeconds })
     const endings = createEndings({
       db,
       clock,
       accessTokens,
       revoke,
       audit,
+      assertFresh,
       sessionsPerAccount: config.sessionsPerAccount,
     })
     app.decorate('sessions', {
       ...createSessions({ db, clock, accessTokens, idleSeconds, absoluteSeconds, rememberSeconds }),
       ...endings,
+      assertFresh,
       refresh: createRefresh({
         db,
         clock,

@@ -41,6 +41,7 @@ export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
           'token_expired',
           'token_revoked',
           'forbidden',
+          'reauthentication_required',
           'cross_site',
           'refresh_token_invalid',
           'revocation_unknown',
@@ -81,18 +82,15 @@ async function findHolder(
   const { accessToken, body } = request
   const kept = sessionCookie.read(request)
   if (body?.refresh_token !== undefined && (accessToken || kept !== undefined))
-    throw contradictory(
-      'Send one token: the access token, or the refresh token in the body or in the cookie.',
-    )
+    throw new Outcome('invalid_request', {
+      detail: 'Send one token: the access token, or the refresh token in the body or in the cookie.',
+    })
+  if (accessToken) {
+    await sessionCookie.isOf(request, accessToken.claims.sid)
+    return accessToken.claims
+  }
   const refreshToken = body?.refresh_token ?? kept
   const found = refreshToken === undefined ? undefined : await sessions.findHolder(refreshToken, demand)
-  if (!accessToken) {
-    if (!found) throw new Outcome('refresh_token_invalid')
-    return found
-  }
-  if (found && found.sid !== accessToken.claims.sid)
-    throw contradictory('The access token and the cookie are of different sessions.')
-  return accessToken.claims
+  if (!found) throw new Outcome('refresh_token_invalid')
+  return found
 }
-
-const contradictory = (detail: string) => new Outcome('invalid_request', { detail })

@@ -23,7 +23,7 @@ export const sessionsRoutes: FastifyPluginAsyncTypebox = async (app) => {
   app.delete(
     '/sessions/:sid',
     {
-      config: { failures: ['not_found', 'unavailable'] },
+      config: { failures: ['not_found', 'reauthentication_required', 'unavailable'] },
       schema: {
         operationId: 'endSession',
         summary: 'End one of my sessions',

@@ -66,6 +66,19 @@ export const RolesBody = Type.Object(
   { $id: 'Roles', additionalProperties: false },
 )
 
+export const ReauthenticationBody = Type.Object(
+  { password },
+  { $id: 'Reauthentication', additionalProperties: false },
+)
+
+export const PasswordChangeBody = Type.Object(
+  {
+    current_password: password,
+    new_password: Type.String({ maxLength: 1024, examples: ['battery of correct horses'] }),
+  },
+  { $id: 'PasswordChange', additionalProperties: false },
+)
+
 export const LoginBody = Type.Object(
   {
     username,

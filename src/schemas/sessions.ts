@@ -7,7 +7,9 @@ export const SessionTokens = Type.Object(
     access_token: Type.String({ description: 'A JWT (RFC 9068).' }),
     token_type: Type.Literal('Bearer'),
     expires_in: Type.Integer({ description: 'Seconds from now.', examples: [900] }),
-    refresh_token: Type.Optional(Type.String({ description: 'Absent where it is in the cookie.' })),
+    refresh_token: Type.Optional(
+      Type.String({ description: 'Absent where it is in the cookie, or stays what it is.' }),
+    ),
     refresh_expires_in: Type.Integer({ description: 'Seconds from now.', examples: [43_200] }),
     session_id: Type.String({ format: 'uuid' }),
   },

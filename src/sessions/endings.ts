@@ -11,6 +11,7 @@ import { generationEntry, sessionEntry } from '../revocation/entries.ts'
 import { isRecordedFor } from '../revocation/record.ts'
 import type { Revoke } from '../revocation/revoke.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
+import type { AssertFresh } from './freshness.ts'
 import { stepGeneration } from './generation.ts'
 import { isLive } from './liveness.ts'
 
@@ -19,6 +20,8 @@ export interface SessionHolder {
   sub: string
   sid: string
   ver: number
+  /** When they proved who they are, in seconds since the epoch. */
+  auth_time: number
   /** When that token expires if it is an access token, in seconds since the epoch. */
   exp?: number
 }
@@ -27,9 +30,10 @@ export interface SessionHolder {
 export interface Endings {
   /** Ends the holder's own session. */
   end(holder: SessionHolder, origin: Origin): Promise<void>
-  /** Ends a session of the holder's account. @throws Outcome `not_found` if there is none with this id */
+  /** Ends a session of the holder's account. @throws Outcome `not_found` if there is none with this id, and for another than their
+   * own `reauthentication_required` */
   endOwn(holder: SessionHolder, sid: string, origin: Origin): Promise<void>
-  /** Ends all other sessions of the holder's account. */
+  /** Ends all other sessions of the holder's account. @throws Outcome `reauthentication_required` */
   endOthers(holder: SessionHolder, origin: Origin): Promise<void>
   /** Ends all sessions of the holder's account. @throws Outcome `token_revoked` if that token's generation has
    * just ended, by another logout or by new roles */
@@ -53,6 +57,7 @@ export interface EndingsOptions {
   accessTokens: Pick<AccessTokens, 'latestExpiry'>
   revoke: Revoke
   audit: Audit
+  assertFresh: AssertFresh
   sessionsPerAccount: number
 }
 
@@ -72,7 +77,7 @@ const selectSurplus = prepare<{ sub: string; sid: string; now: number; kept: num
 )
 
 export function createEndings(options: EndingsOptions): Endings {
-  const { db, clock, accessTokens, revoke, audit, sessionsPerAccount } = options
+  const { db, clock, accessTokens, revoke, audit, assertFresh, sessionsPerAccount } = options
   const latestExpiry = () => accessTokens.latestExpiry(inSeconds(clock))
 
   /** First of all where several sessions end: two that lock those of one account, each in its own order, would deadlock. */
@@ -126,7 +131,7 @@ export function createEndings(options: EndingsOptions): Endings {
           throw new Outcome('token_revoked')
         }
         const now = new Date(clock.now())
-        return [await stepGeneration(tx, { user, sessions: 'end', latestExpiry: latestExpiry(), now })]
+        return [await stepGeneration(tx, { user, survivors: 'none', latestExpiry: latestExpiry(), now })]
       },
     })
   }
@@ -134,17 +139,20 @@ export function createEndings(options: EndingsOptions): Endings {
   return {
     end: ({ sid, exp }, origin) => endSession(sid, 'logout', origin, exp),
 
-    async endOwn({ sub }, sid, origin) {
+    async endOwn(holder, sid, origin) {
       const [own] = await db
         .select({ id: sessions.id })
         .from(sessions)
-        .where(and(eq(sessions.id, sid), eq(sessions.userId, sub)))
+        .where(and(eq(sessions.id, sid), eq(sessions.userId, holder.sub)))
       if (!own) throw new Outcome('not_found')
+      if (own.id !== holder.sid) assertFresh(holder)
       // As it was issued: the index knows it in no other spelling.
       await endSession(own.id, 'ended', origin)
     },
 
-    async endOthers({ sub, sid }, origin) {
+    async endOthers(holder, origin) {
+      assertFresh(holder)
+      const { sub, sid } = holder
       await revoke({
         // They are not known before the account is locked: a login under way comes before this or after.
         entries: [],

@@ -7,8 +7,8 @@ import { generationEntry } from '../revocation/entries.ts'
 export interface GenerationStep {
   /** As locked by the caller. */
   user: { id: string; generation: number }
-  /** Whether the sessions of this generation end, or go on under the next one from their next refresh. */
-  sessions: 'end' | 'move'
+  /** Which sessions of this generation go on under the next one, from their next refresh. The others end. */
+  survivors: 'none' | 'all' | { sid: string }
   /** The `exp` of an access token issued now, in seconds since the epoch. */
   latestExpiry: number
   now: Date
@@ -22,7 +22,7 @@ export interface GenerationStep {
  */
 export async function stepGeneration(
   tx: Database,
-  { user, sessions: fate, latestExpiry, now }: GenerationStep,
+  { user, survivors, latestExpiry, now }: GenerationStep,
 ): Promise<RevocationEntry> {
   const next = user.generation + 1
   await tx.update(users).set({ generation: next }).where(eq(users.id, user.id))
@@ -30,12 +30,16 @@ export async function stepGeneration(
     .select({ end: max(sessions.accessExpMax) })
     .from(sessions)
     .where(eq(sessions.userId, user.id))
-  await tx
-    .update(sessions)
-    .set(fate === 'move' ? { generation: next } : { endedAt: now })
-    .where(
-      and(eq(sessions.userId, user.id), eq(sessions.generation, user.generation), isNull(sessions.endedAt)),
-    )
+  const going = and(
+    eq(sessions.userId, user.id),
+    eq(sessions.generation, user.generation),
+    isNull(sessions.endedAt),
+  )
+  if (survivors !== 'none') {
+    const surviving = survivors === 'all' ? going : and(going, eq(sessions.id, survivors.sid))
+    await tx.update(sessions).set({ generation: next }).where(surviving)
+  }
+  await tx.update(sessions).set({ endedAt: now }).where(going)
   const end = Math.max(latestExpiry, Math.ceil((longest?.end?.getTime() ?? 0) / 1000))
   return generationEntry(user.id, user.generation, end)
 }

@@ -40,15 +40,22 @@ export const sessionFacts = (row: typeof sessions.$inferSelect, roles: readonly 
   expiresAt: epochSeconds(row.expiresAt),
 })
 
-const epochSeconds = (moment: Date) => Math.floor(moment.getTime() / 1000)
+export const epochSeconds = (moment: Date) => Math.floor(moment.getTime() / 1000)
 
-/** Issues an access token, and puts it next to the refresh token that the session has now. */
-export function issueSessionTokens(
+/** Puts an access token next to the refresh token that the session has now. */
+export const issueSessionTokens = (
   accessTokens: Pick<AccessTokens, 'issue'>,
   session: SessionFacts,
   refreshToken: string,
   now: number,
-): SessionTokens {
+): SessionTokens => ({ ...issueAccessToken(accessTokens, session, now), refresh_token: refreshToken })
+
+/** Issues an access token to whoever keeps the refresh token that the session has. */
+export function issueAccessToken(
+  accessTokens: Pick<AccessTokens, 'issue'>,
+  session: SessionFacts,
+  now: number,
+): Omit<SessionTokens, 'refresh_token'> {
   const { token, expiresIn } = accessTokens.issue({
     sub: session.userId,
     sid: session.id,
@@ -64,7 +71,6 @@ export function issueSessionTokens(
     access_token: token,
     token_type: 'Bearer',
     expires_in: expiresIn,
-    refresh_token: refreshToken,
     refresh_expires_in: session.idleExpiresAt - now,
     session_id: session.id,
     remember: session.remember,

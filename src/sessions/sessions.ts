@@ -11,7 +11,7 @@ import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts
 import { describeDevice } from './devices.ts'
 import type { SessionHolder } from './endings.ts'
 import { isLive, momentInSql } from './liveness.ts'
-import { issueSessionTokens, type SessionTokens } from './session-tokens.ts'
+import { epochSeconds, issueSessionTokens, type SessionTokens } from './session-tokens.ts'
 
 /** Who starts a session, and how they proved who they are (`amr` of RFC 8176, `acr` as a NIST assurance level). */
 export interface SessionOwner {
@@ -163,7 +163,12 @@ export function createSessions(options: SessionsOptions): Sessions {
     async findHolder(refreshToken, demand) {
       const isUsable = and(isNull(refreshTokens.usedAt), isLive(clock.now()))
       const [holder] = await db
-        .select({ sub: sessions.userId, sid: sessions.id, ver: sessions.generation })
+        .select({
+          sub: sessions.userId,
+          sid: sessions.id,
+          ver: sessions.generation,
+          authTime: sessions.authTime,
+        })
         .from(refreshTokens)
         .innerJoin(sessions, eq(sessions.id, refreshTokens.sessionId))
         .innerJoin(users, eq(users.id, sessions.userId))
@@ -173,7 +178,9 @@ export function createSessions(options: SessionsOptions): Sessions {
             demand === 'live' ? isUsable : undefined,
           ),
         )
-      return holder
+      if (!holder) return undefined
+      const { authTime, ...held } = holder
+      return { ...held, auth_time: epochSeconds(authTime) }
     },
   }
 }
