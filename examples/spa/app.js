@@ -12,6 +12,7 @@ const say = (text) => {
 /** What people are told, by the code of what went wrong. The service's own words will do for the rest. */
 const words = {
   invalid_credentials: 'Nobody has this username and this password.',
+  invalid_current_password: 'This is not your password.',
   username_taken: 'Somebody has this username already.',
   offline: 'There is no connection. Nothing is lost: try again.',
   unavailable: 'This is not available right now: try again in a moment.',
@@ -83,6 +84,33 @@ on('#ask', async () => {
   find('#answer').textContent = `It knows you as ${sub.slice(0, 8)}…, until ${clock(exp * 1000)}.`
 })
 
+/** What takes a login that is more recent asks for the password, and goes on. */
+async function proved(work) {
+  try {
+    return await work()
+  } catch (error) {
+    if (error.code !== 'reauthentication_required') throw error
+  }
+  await session.reauthenticate({ password: await askPassword() })
+  return work()
+}
+
+function askPassword() {
+  const dialog = find('#proof')
+  const form = dialog.querySelector('form')
+  dialog.returnValue = ''
+  dialog.showModal()
+  return new Promise((resolve, reject) => {
+    const answer = () => {
+      const { password } = Object.fromEntries(new FormData(form))
+      form.reset()
+      if (dialog.returnValue === 'confirm') resolve(password)
+      else reject(new Error('Nothing has ended.'))
+    }
+    dialog.addEventListener('close', answer, { once: true })
+  })
+}
+
 async function leave(scope) {
   try {
     await session.logout({ scope })
@@ -146,7 +174,7 @@ function showSession({ id, device, address, last_used_at, current }) {
   button.addEventListener('click', () =>
     act(button, async () => {
       if (current) return leave('session')
-      await ask(`/sessions/${id}`, { method: 'DELETE' })
+      await proved(() => ask(`/sessions/${id}`, { method: 'DELETE' }))
       await showHome()
       find('#sessions-title').focus()
       say(`The session of ${device} has ended.`)

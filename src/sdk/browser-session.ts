@@ -40,6 +40,18 @@ export interface Session {
   /** Ends the session before, if there is one. @throws SessionError with the service's `code`, or `offline` */
   login(credentials: Credentials): Promise<User>
   /**
+   * Proves once more who is logged in, for what answers `reauthentication_required`.
+   *
+   * @throws SessionError `invalid_current_password`, `logged_out`, or whatever the service says
+   */
+  reauthenticate(proof: { password: string }): Promise<void>
+  /**
+   * This session goes on, and all others have ended.
+   *
+   * @throws SessionError `reauthentication_required`, `invalid_current_password`, `weak_password`, `logged_out`, or whatever the service says
+   */
+  changePassword(change: { currentPassword: string; newPassword: string }): Promise<void>
+  /**
    * Ends this session, the others of the account, or all of them. Unless it is the others, nobody is logged in here from then on, in any
    * tab, whatever is thrown: that it is not certain that the session has ended elsewhere too. Of a session in a cookie, the next page
    * leaves once more what nobody answered to.

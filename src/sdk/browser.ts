@@ -49,14 +49,6 @@ interface Environment {
         ): Promise<T>
       }
     | undefined
-  /** What cannot be kept there is not kept, and nothing fails for it. */
-  storage:
-    | {
-        getItem(key: string): string | null
-        setItem(key: string, value: string): void
-        removeItem(key: string): void
-      }
-    | undefined
   Channel:
     | (new (
         name: string,
@@ -93,6 +85,13 @@ type Failure = Pick<SessionError, 'code' | 'message' | 'status' | 'retryAfterSec
 type Message = 'hello' | News | { at: number } | { failure: Failure }
 type Reply = Record<string, unknown>
 
+interface Call {
+  method?: string
+  body?: object | undefined
+  token?: string
+  withCookie?: boolean
+}
+
 /** A service that does not answer is one that is away. */
 const deadlineMs = 10_000
 /** How long another tab may take to say what it knows. */
@@ -103,7 +102,7 @@ const leaseMs = deadlineMs + 1_000
 const youngMs = 10_000
 
 export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOptions): Session {
-  const { href, locks, storage, Channel } = browser()
+  const { href, locks, Channel } = browser()
   const base = baseUrl.replace(/\/$/, '')
   const origins = [originOf(base, href), originOf(href), ...apis.map((api) => originOf(api))]
   const name = `latchkey ${base}`
@@ -150,9 +149,10 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
   const hear = (message: Message): void => {
     if (message === 'hello')
       channel?.postMessage(held ? { held, at: changedAt, reason: 'logged_in' } : { at: changedAt })
-    else if ('failure' in message)
-      fail(new SessionError(message.failure.code, message.failure.message, message.failure))
-    else if ('reason' in message) take(message)
+    else if ('failure' in message) {
+      const { failure } = message
+      fail(new SessionError(failure.code, failure.message, failure))
+    } else if ('reason' in message) take(message)
     // A clock may have been set back since then.
     else changedAt = Math.max(changedAt, message.at)
     onNews()
@@ -193,11 +193,11 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     const key = `${name} lease`
     const mine = `${Math.random()}`
     const holder = () => {
-      const [id, until] = storage?.getItem(key)?.split(' ') ?? []
+      const [id, until] = stored('getItem', key)?.split(' ') ?? []
       return Date.now() < Number(until) ? id : undefined
     }
     for (const end = Date.now() + leaseMs; Date.now() < end; ) {
-      if (!holder()) storage?.setItem(key, `${mine} ${Date.now() + leaseMs}`)
+      if (!holder()) stored('setItem', key, `${mine} ${Date.now() + leaseMs}`)
       const isFull = !holder()
       if (!isFull) await news(changedAt)
       if (isFull || holder() === mine) break
@@ -205,12 +205,14 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     try {
       return await work()
     } finally {
-      if (holder() === mine) storage?.removeItem(key)
+      if (holder() === mine) stored('removeItem', key)
     }
   }
 
-  /** With the cookie, or with an access token instead of it. */
-  async function post(path: string, body?: object, token?: string): Promise<Reply> {
+  async function call(
+    path: string,
+    { method = 'POST', body, token, withCookie = true }: Call = {},
+  ): Promise<Reply> {
     const headers = {
       ...(body && { 'content-type': 'application/json' }),
       ...(token && { authorization: `Bearer ${token}` }),
@@ -219,8 +221,8 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     let reply: Reply
     try {
       response = await fetch(base + path, {
-        method: 'POST',
-        credentials: keep === 'cookie' && !token ? 'include' : 'omit',
+        method,
+        credentials: keep === 'cookie' && withCookie ? 'include' : 'omit',
         signal: AbortSignal.timeout(deadlineMs),
         headers,
         ...(body && { body: JSON.stringify(body) }),
@@ -253,17 +255,16 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
       const before = departures
       try {
         if (!held) await leaveMarked()
-        const reply = await post('/refresh', bodyOf(held))
+        const reply = await call('/refresh', { body: bodyOf(held) })
         // Another tab left meanwhile, knows older tokens only, and may be closed.
-        if (departures !== before) await leave(storage?.getItem(name) ?? 'session', heldOf(reply))
+        if (departures !== before) await leave(stored('getItem', name) ?? 'session', heldOf(reply))
         else receive(reply)
       } catch (cause) {
         const error = cause as SessionError
-        const { code, message, status, retryAfterSeconds } = error
-        if (code.startsWith('refresh_token_')) tell(undefined, 'ended')
+        if (error.code.startsWith('refresh_token_')) tell(undefined, 'ended')
         else {
           fail(error)
-          channel?.postMessage({ failure: { code, message, status, retryAfterSeconds } })
+          channel?.postMessage({ failure: { ...error, message: error.message } })
         }
         throw error
       }
@@ -300,29 +301,41 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
    * @param old as far as this tab knows it
    */
   async function leave(scope: string, old?: Held): Promise<void> {
-    storage?.setItem(name, scope)
+    stored('setItem', name, scope)
     const path = `/logout?scope=${scope}`
     try {
-      await post(path, bodyOf(old)).catch((error) => {
+      await call(path, { body: bodyOf(old) }).catch((error) => {
         // The cookie may have been deleted, which the access token does not know.
         if (error.status !== 401 || !old) throw error
-        return post(path, undefined, old.token)
+        return call(path, { token: old.token })
       })
     } catch (error) {
       const { code, status } = error as SessionError
       if (code === 'offline' || code === 'unavailable') throw error
-      storage?.removeItem(name)
+      stored('removeItem', name)
       if (status !== 401 || scope !== 'session') throw error
     }
-    storage?.removeItem(name)
+    stored('removeItem', name)
   }
 
   async function leaveMarked(): Promise<void> {
-    const scope = storage?.getItem(name)
+    const scope = stored('getItem', name)
     if (scope)
       await leave(scope).catch((error) => {
         if (error.status !== 401) throw error
       })
+  }
+
+  /** What takes the password once more. Its reply is of the same session. */
+  async function prove(path: string, method: string, body: object): Promise<void> {
+    await settled
+    const { user } = await findHeld()
+    await alone(async () => {
+      const before = held
+      if (before?.user.id !== user.id) throw loggedOut()
+      const reply = await call(path, { method, body, token: before.token })
+      if (held === before) receive({ refresh_token: before.refreshToken, ...reply })
+    })
   }
 
   const ready = restore()
@@ -343,34 +356,39 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
       return alone(async () => {
         await leaveMarked()
         const old = held
-        const user = receive(await post('/login', body))
-        storage?.removeItem(name)
+        const user = receive(await call('/login', { body }))
+        stored('removeItem', name)
         // Nobody could reach it any more.
-        if (old) await post('/logout', undefined, old.token).catch(() => {})
+        if (old) await call('/logout', { token: old.token, withCookie: false }).catch(() => {})
         return user
       })
     },
 
+    reauthenticate: (body) => prove('/reauthenticate', 'POST', body),
+
+    changePassword: ({ currentPassword, newPassword }) =>
+      prove('/me/password', 'PUT', { current_password: currentPassword, new_password: newPassword }),
+
     async logout({ scope = 'session' } = {}) {
       if (scope === 'others') {
         await settled
-        return void (await alone(() => post('/logout?scope=others', bodyOf(held))))
+        return void (await alone(() => call('/logout?scope=others', { body: bodyOf(held) })))
       }
       const old = held
       tell(undefined, 'logged_out')
       // Should this tab be closed before its turn, whoever has that leaves.
-      storage?.setItem(name, scope)
-      const isMarked = storage?.getItem(name)
+      stored('setItem', name, scope)
+      const isMarked = stored('getItem', name)
       await alone(async () => {
-        if (isMarked && !storage?.getItem(name)) return
+        if (isMarked && !stored('getItem', name)) return
         if (!held) await leave(scope, old)
         // Somebody has logged in meanwhile.
-        else if (old) await post(`/logout?scope=${scope}`, undefined, old.token)
+        else if (old) await call(`/logout?scope=${scope}`, { token: old.token, withCookie: false })
       })
     },
 
     async fetch(input, init) {
-      const request = asRequest(input, init)
+      const request = valid(() => new Request(input, init))
       const { signal } = request
       const origin = originOf(request.url)
       if (!origins.includes(origin))
@@ -423,17 +441,11 @@ function heldOf({ access_token, expires_in, refresh_token }: Reply): Held {
 const bodyOf = (held: Held | undefined) =>
   held?.refreshToken === undefined ? undefined : { refresh_token: held.refreshToken }
 
-function originOf(url: string, base?: string): string {
-  try {
-    return new URL(url, base).origin
-  } catch (cause) {
-    throw new SessionError('invalid_request', `${url} is not a URL.`, { cause })
-  }
-}
+const originOf = (url: string, base?: string) => valid(() => new URL(url, base).origin)
 
-function asRequest(input: string | URL | Request, init?: RequestInit): Request {
+function valid<T>(make: () => T): T {
   try {
-    return new Request(input, init)
+    return make()
   } catch (cause) {
     throw new SessionError('invalid_request', `${cause}`, { cause })
   }
@@ -487,24 +499,15 @@ function browser(): Environment {
     location: { href: string }
     BroadcastChannel: Environment['Channel']
   }
-  return { href: location.href, locks: navigator.locks, storage: findStorage(), Channel: BroadcastChannel }
+  return { href: location.href, locks: navigator.locks, Channel: BroadcastChannel }
 }
 
-function findStorage(): Environment['storage'] {
-  const storage = quietly(
-    () => (globalThis as unknown as { localStorage?: Environment['storage'] }).localStorage,
-  )
-  if (!storage) return undefined
-  return {
-    getItem: (key) => quietly(() => storage.getItem(key)),
-    setItem: (key, value) => void quietly(() => storage.setItem(key, value)),
-    removeItem: (key) => void quietly(() => storage.removeItem(key)),
-  }
-}
+type Storage = Record<'getItem' | 'setItem' | 'removeItem', (...given: string[]) => string | null | undefined>
 
-function quietly<T>(work: () => T): T | null {
+/** What the tabs keep together. Where pages may keep nothing there is nothing, and what does not fit is not kept. */
+function stored(method: keyof Storage, ...given: string[]): string | null | undefined {
   try {
-    return work()
+    return (globalThis as unknown as { localStorage: Storage }).localStorage[method](...given)
   } catch {
     return null
   }
