@@ -1,14 +1,18 @@
 #!/usr/bin/env node
 /** The second door into the same rooms: what an operator does from a shell. To end with 0 is as good as a 2xx. */
 import './kept-tick.ts'
+import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import type { FastifyInstance } from 'fastify'
+import { Check } from 'typebox/value'
+import { isRole } from './bearer/roles.ts'
 import { isScopeToken } from './bearer/scopes.ts'
 import { loadConfig, loadDatabaseUrl } from './config.ts'
 import { migratePostgresSchema } from './db/migrate.ts'
 import { Outcome } from './outcomes.ts'
 import { problemOf } from './plugins/problem-details.ts'
+import { NewAccountBody } from './schemas/accounts.ts'
 
 const usage = `usage: latchkey                     serves; the settings are in the environment
        latchkey migrate             brings the schema of DATABASE_URL up to date
@@ -21,6 +25,17 @@ const usage = `usage: latchkey                     serves; the settings are in t
                                     makes one, and tells its secret this once
        latchkey clients renew ID    gives it another secret
        latchkey clients disable ID  closes it, with every token that it was issued
+       latchkey users list          lists the accounts of people
+       latchkey users create NAME [--email ADDRESS] [--role ROLE]...
+                                    makes one, and tells its password this once
+       latchkey users import FILE   makes those of another system: a line of JSON each, with username, password_hash (Argon2, bcrypt,
+                                    or scrypt or PBKDF2 as Werkzeug and passlib write them), and email and roles if there are any
+       latchkey users roles NAME [--role ROLE]...
+                                    replaces its roles
+       latchkey users disable NAME  closes it, with all that it was issued; latchkey users enable NAME opens it again
+       latchkey users revoke NAME [--reason WHY] [--dry-run]
+                                    ends all that it was issued, or tells what that would be
+       latchkey users delete NAME   leaves nothing of it
 
        --json                       tells it to a program
        --                           before a KID that begins with a dash
@@ -32,9 +47,22 @@ const by = 'cli'
 /** What a command tells: a sentence, or rows. */
 type Told = string | readonly object[]
 
+const options = {
+  json: { type: 'boolean', default: false },
+  scope: { type: 'string', multiple: true, default: [] as string[] },
+  role: { type: 'string', multiple: true, default: [] as string[] },
+  email: { type: 'string' },
+  reason: { type: 'string' },
+  'dry-run': { type: 'boolean', default: false },
+} as const
+
+type Options = ReturnType<typeof parseArgs<{ options: typeof options; allowPositionals: true }>>['values']
+
 interface Command {
   operands: 0 | 1
-  run(operand: string, scopes: readonly string[]): Promise<Told | undefined>
+  /** What it takes besides --json. */
+  options?: readonly (keyof Options)[]
+  run(operand: string, options: Options): Promise<Told | undefined>
 }
 
 const commands: Record<string, Command> = {
@@ -78,11 +106,18 @@ const commands: Record<string, Command> = {
   },
   'clients list': {
     operands: 0,
-    run: () => withService(listClients),
+    run: () =>
+      withService(({ clients }) =>
+        listAll(async (cursor) => {
+          const { clients: rows, next_cursor } = await clients.list(cursor)
+          return { rows, next_cursor }
+        }),
+      ),
   },
   'clients create': {
     operands: 1,
-    async run(name, scopes) {
+    options: ['scope'],
+    async run(name, { scope: scopes }) {
       const wrong = scopes.find((scope) => !isScopeToken(scope))
       if (wrong !== undefined) throw new Error(`${wrong} is not a scope`)
       return await withService(async ({ clients }) => [await clients.create({ name, scopes }, by)])
@@ -100,14 +135,114 @@ const commands: Record<string, Command> = {
         return 'disabled'
       }),
   },
+  'users list': {
+    operands: 0,
+    run: () =>
+      withService(({ accounts }) =>
+        listAll(async (cursor) => {
+          const { users, next_cursor } = await accounts.listUsers({}, cursor)
+          return { rows: users, next_cursor }
+        }),
+      ),
+  },
+  'users create': {
+    operands: 1,
+    options: ['email', 'role'],
+    run: (username, { email, role }) =>
+      withService(async ({ accounts }) => {
+        const password = randomBytes(18).toString('base64url')
+        const account = {
+          username,
+          password,
+          roles: assertRoles(role),
+          ...(email !== undefined && { email }),
+        }
+        return [{ ...(await accounts.createUser(account, { by })), password }]
+      }),
+  },
+  'users import': {
+    operands: 1,
+    run: (file) => withService((app) => importUsers(app, file)),
+  },
+  'users roles': {
+    operands: 1,
+    options: ['role'],
+    run: onUser(async ({ accounts }, id, { role }) => [
+      await accounts.setRoles(id, assertRoles(role), { by }),
+    ]),
+  },
+  'users disable': {
+    operands: 1,
+    run: onUser(async ({ accounts }, id) => [await accounts.setStatus(id, 'disabled', { by })]),
+  },
+  'users enable': {
+    operands: 1,
+    run: onUser(async ({ accounts }, id) => [await accounts.setStatus(id, 'active', { by })]),
+  },
+  'users revoke': {
+    operands: 1,
+    options: ['reason', 'dry-run'],
+    run: onUser(({ accounts }, id, { reason, 'dry-run': dry_run }) =>
+      accounts.recall(id, { dry_run, ...(reason !== undefined && { reason }) }, { by }),
+    ),
+  },
+  'users delete': {
+    operands: 1,
+    run: onUser(async ({ accounts }, id) => {
+      await accounts.deleteUser(id, { by })
+      return 'deleted'
+    }),
+  },
 }
 
-async function listClients({ clients }: FastifyInstance): Promise<Told> {
-  const listed: object[] = []
+/** With the id of the account that has this name. */
+function onUser(work: (app: FastifyInstance, id: string, options: Options) => Promise<Told>): Command['run'] {
+  return (username, options) =>
+    withService(async (app) => work(app, await app.accounts.findIdByName(username), options))
+}
+
+function assertRoles(roles: readonly string[]): readonly string[] {
+  const wrong = roles.find((role) => !isRole(role))
+  if (wrong !== undefined) throw new Error(`${wrong} is not a role`)
+  return [...new Set(roles)]
+}
+
+/** @throws Error at the end, if there was an account that could not be made; the others are */
+async function importUsers({ accounts }: FastifyInstance, file: string): Promise<Told> {
+  const lines = readFileSync(file, 'utf8').split('\n')
+  const problems: string[] = []
+  let count = 0
+  for (const [at, line] of lines.entries()) {
+    if (line.trim() === '') continue
+    try {
+      await accounts.createUser(readImported(line), { by })
+      count++
+    } catch (error) {
+      problems.push(`line ${at + 1}: ${explain(error)}`)
+    }
+  }
+  if (problems.length > 0) throw new Error([`${count} accounts made, but not`, ...problems].join('\n  '))
+  return `${count} accounts made`
+}
+
+/** @throws Error with one clear line, and nothing of what stands there */
+function readImported(line: string) {
+  let account: unknown
+  try {
+    account = JSON.parse(line)
+  } catch {}
+  if (!Check(NewAccountBody, account)) throw new Error('this is no account')
+  return account
+}
+
+async function listAll<Row extends object>(
+  read: (cursor?: string) => Promise<{ rows: readonly Row[]; next_cursor?: string | undefined }>,
+): Promise<Told> {
+  const listed: Row[] = []
   let cursor: string | undefined
   do {
-    const page = await clients.list(cursor)
-    listed.push(...page.clients)
+    const page = await read(cursor)
+    listed.push(...page.rows)
     cursor = page.next_cursor
   } while (cursor !== undefined)
   return listed
@@ -132,21 +267,20 @@ function tell(told: Told, json: boolean): string {
 /** @returns undefined for what is not a command */
 function parse(args: readonly string[]) {
   try {
-    const { values, positionals } = parseArgs({
+    const { values, positionals, tokens } = parseArgs({
       args: [...args],
-      options: {
-        json: { type: 'boolean', default: false },
-        scope: { type: 'string', multiple: true, default: [] },
-      },
+      options,
       allowPositionals: true,
+      tokens: true,
     })
-    const words = positionals[0] === 'keys' || positionals[0] === 'clients' ? 2 : 1
+    const words = ['keys', 'clients', 'users'].includes(positionals[0] ?? '') ? 2 : 1
     const name = positionals.slice(0, words).join(' ') || 'serve'
     const operands = positionals.slice(words)
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined
     if (command?.operands !== operands.length) return undefined
-    if (values.scope.length > 0 && name !== 'clients create') return undefined
-    return { name, operand: operands[0] ?? '', scopes: values.scope, json: values.json, run: command.run }
+    const known: string[] = ['json', ...(command.options ?? [])]
+    if (tokens.some((token) => token.kind === 'option' && !known.includes(token.name))) return undefined
+    return { name, operand: operands[0] ?? '', options: values, run: command.run }
   } catch {
     return undefined
   }
@@ -164,8 +298,8 @@ if (!asked) {
   process.exitCode = 2
 } else {
   try {
-    const told = await asked.run(asked.operand, asked.scopes)
-    if (told !== undefined) process.stdout.write(`${tell(told, asked.json)}\n`)
+    const told = await asked.run(asked.operand, asked.options)
+    if (told !== undefined) process.stdout.write(`${tell(told, asked.options.json)}\n`)
   } catch (error) {
     process.stderr.write(`latchkey ${asked.name}: ${explain(error)}\n`)
     process.exitCode = 1

@@ -28,7 +28,7 @@ const mayImport: Record<string, readonly string[]> = {
   workers: ['plugins', 'config'],
   'kept-tick': [],
   server: ['kept-tick', 'app', 'workers', 'config'],
-  cli: ['kept-tick', 'app', 'bearer', 'db', 'config', 'outcomes', 'plugins', 'server'],
+  cli: ['kept-tick', 'app', 'bearer', 'db', 'config', 'outcomes', 'plugins', 'schemas', 'server'],
 }
 
 const withoutFramework = [...areas, ...leaves, 'settings', 'compound-settings', 'config']

@@ -1,7 +1,7 @@
 /** The README does what it says: its commands are run, and its tables name what there is. */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -10,7 +10,7 @@ import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { loadConfig } from '../src/config.ts'
 import { postgresAndRedis, withClient } from './fixtures/app.ts'
-import { getProtected, post, registerAndLogIn } from './fixtures/client.ts'
+import { getProtected, logIn, post, registerAndLogIn } from './fixtures/client.ts'
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -32,9 +32,10 @@ const commandsOf = (title: string) =>
 
 t.test('every command is run by these tests, or by CI, or needs Docker and says so', async (t) => {
   const titles = new Set(blocks.filter(({ language }) => language === 'sh').map(({ title }) => title))
-  t.strictSame([...titles], ['Run it', 'Use it', 'Running it for real', 'Services', 'Keys'])
+  t.strictSame([...titles], ['Run it', 'Use it', 'Running it for real', 'Services', 'People', 'Keys'])
   t.strictSame([...new Set(blocks.map(({ language }) => language))].sort(), [
     'js',
+    'json',
     'mermaid',
     'nginx',
     'python',
@@ -76,6 +77,9 @@ t.test(
       { code: 'token_revoked' },
       { users: [{ username: 'ada' }, { username: 'grace', roles: ['admin'] }] },
       { username: 'ada', roles: ['editor'] },
+      { sessions: [] },
+      { sessions: [] },
+      { username: 'ada', status: 'disabled' },
       { active: false },
       { events: [{}, {}, {}], more_available: true },
       { keys: [{ alg: 'ES256' }] },
@@ -83,7 +87,7 @@ t.test(
       { status: 'live' },
       { status: 'ready' },
     ])
-    t.equal(replies.length, 15)
+    t.equal(replies.length, 18)
     await stop()
   },
 )
@@ -121,6 +125,22 @@ t.test('it runs for real as it says, and a restored backup is made safe as it sa
     services.stdout,
     /^\S{36} {2}billing {2}introspect,revoke {2}active {2}\S+Z {2}\S{43}\n\[\{.*"name":"billing"/,
   )
+  const [account] = blocks.filter(({ language }) => language === 'json')
+  writeFileSync(join(cwd, 'users.jsonl'), account?.text as string)
+  const people = await run(
+    'bash',
+    [
+      '-euo',
+      'pipefail',
+      '-c',
+      `${settings}${commandsOf('People').join('')}node dist/cli.js users import users.jsonl`,
+    ],
+    { cwd },
+  )
+  t.match(
+    people.stdout,
+    / {2}grete {2}[\s\S]*"username":"grete"[\s\S]*\n\n\S{36} {2}grete .* {2}disabled\n1 accounts made\n$/,
+  )
   const second = await serve(t, script.replace('npm run build\n', ''), { cwd })
   t.equal((await getProtected(second.url, token)).body.code, 'token_invalid')
   t.equal(
@@ -128,6 +148,10 @@ t.test('it runs for real as it says, and a restored backup is made safe as it sa
     'refresh_token_invalid',
   )
   t.equal((await getProtected(second.url, (await registerAndLogIn(second.url)).token)).status, 200)
+  t.ok(
+    await logIn(second.url, { username: 'ada', password: 'correct horse battery' }),
+    'who came from elsewhere',
+  )
   await second.stop()
 })
 

@@ -1,12 +1,18 @@
-import { asc, eq, gt } from 'drizzle-orm'
+import { and, arrayContains, asc, eq, gt, like, or } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
+import { longestLifetimeSeconds } from '../bearer/claims.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
+import { tokenEntry } from '../revocation/entries.ts'
 import type { Revoke } from '../revocation/revoke.ts'
+import type { Endings } from '../sessions/endings.ts'
 import { stepGeneration } from '../sessions/generation.ts'
+import type { SessionSummary, Sessions } from '../sessions/sessions.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
+import type { NewAccount, Register } from './registration.ts'
+import { fold } from './usernames.ts'
 import { type Account, accountOf, adminRole, isActiveAdmin, type User } from './users.ts'
 
 /** What an account tells an admin. */
@@ -14,73 +20,229 @@ export interface ManagedAccount extends Account {
   status: User['status']
 }
 
+/** Which accounts are listed: all of these must hold. */
+export interface AccountFilter {
+  /** What their names or e-mail addresses begin with, in any case. */
+  query?: string
+  role?: string
+  status?: User['status']
+}
+
+/** What of an account is to end. */
+export interface Recall {
+  /** One session, in place of all. */
+  session_id?: string
+  reason?: string
+  /** Only tells what would end. */
+  dry_run?: boolean
+}
+
+/** Who does something, and where the request came from, if it was one. */
+export interface Actor {
+  /** The `sub` of an admin, or `cli`. */
+  by: string
+  origin?: Origin
+}
+
+/**
+ * What an admin does to accounts. Unless it says otherwise, all of these throw Outcome `not_found`, and what revoke throws: when they
+ * resolve, no instance accepts what they have ended.
+ */
 export interface Administration {
-  /** Accounts in the order of their names, a page at a time. `cursor` is the `next_cursor` of the page before. */
-  listUsers(cursor?: string): Promise<{ users: ManagedAccount[]; next_cursor?: string }>
+  /** In the order of their names, a page at a time. `cursor` is the `next_cursor` of the page before. */
+  listUsers(
+    filter: AccountFilter,
+    cursor?: string,
+  ): Promise<{ users: ManagedAccount[]; next_cursor?: string }>
+  findUser(id: string): Promise<ManagedAccount>
+  /** @throws Outcome as registration does */
+  createUser(account: NewAccount, actor: Actor): Promise<ManagedAccount>
   /**
-   * Replaces the roles of an account. Its live access tokens are dead when this resolves; its sessions go on, with the new
-   * roles from their next refresh.
+   * Replaces the roles of an account. Its live access tokens are dead then; its sessions go on, with the new roles from their next
+   * refresh.
    *
-   * @param by the `sub` of the admin
-   * @throws Outcome `not_found`, `last_admin`, and what revoke throws
+   * @throws Outcome `last_admin` too
    */
-  setRoles(id: string, roles: readonly string[], by: string, origin: Origin): Promise<ManagedAccount>
+  setRoles(id: string, roles: readonly string[], actor: Actor): Promise<ManagedAccount>
+  /** Closes an account and ends all that it was issued, or opens it again. @throws Outcome `last_admin` too */
+  setStatus(id: string, status: User['status'], actor: Actor): Promise<ManagedAccount>
+  /** Ends all that an account was issued, and leaves nothing of it. @throws Outcome `last_admin` too */
+  deleteUser(id: string, actor: Actor): Promise<void>
+  /** Ends what an account was issued. @returns the sessions that this ends, or would */
+  recall(id: string, recall: Recall, actor: Actor): Promise<SessionSummary[]>
+  /** Ends one access token, whosever it is: nobody keeps which there are. */
+  recallToken(jti: string, reason: string | undefined, actor: Actor): Promise<void>
 }
 
 export interface AdministrationOptions {
   db: Database
   clock: Clock
   accessTokens: Pick<AccessTokens, 'latestExpiry'>
+  sessions: Pick<Sessions & Endings, 'list' | 'endOf'>
+  register: Register
   revoke: Revoke
   audit: Audit
+}
+
+/** What is done to an account that is locked. */
+interface Change {
+  reason: string
+  /** Whether an active admin would be none any more. */
+  unseats: boolean
+  /** Which of its sessions survive the end of its generation, or undefined if that goes on. */
+  survivors(user: User): 'none' | 'all' | undefined
+  /** @returns the account as it is then */
+  apply(tx: Database, user: User): Promise<User>
 }
 
 const pageSize = 100
 
 const managedAccountOf = (user: User): ManagedAccount => ({ ...accountOf(user), status: user.status })
 
+const beginsWith = (text: string) => `${text.replace(/[\\%_]/g, '\\$&')}%`
+
 export function createAdministration(options: AdministrationOptions): Administration {
-  const { db, clock, accessTokens, revoke, audit } = options
+  const { db, clock, accessTokens, sessions, register, revoke, audit } = options
+
+  async function change(id: string, { reason, unseats, survivors, apply }: Change, origin?: Origin) {
+    let changed = undefined as { user: User; hasEnded: boolean } | undefined
+    await revoke({
+      // Whether there is anything to revoke turns out under the locks.
+      entries: [],
+      reason,
+      ...(origin && { origin }),
+      async within(tx) {
+        const admins = unseats ? await lockAdmins(tx) : undefined
+        const [user] = await tx.select().from(users).where(eq(users.id, id)).for('update')
+        if (!user) throw new Outcome('not_found')
+        // By the stored id: the one that was asked for may be written in upper case.
+        if (admins?.length === 1 && admins[0]?.id === user.id) throw new Outcome('last_admin')
+        const surviving = survivors(user)
+        const now = new Date(clock.now())
+        const latestExpiry = accessTokens.latestExpiry(inSeconds(clock))
+        const entries = surviving
+          ? [await stepGeneration(tx, { user, survivors: surviving, latestExpiry, now })]
+          : []
+        changed = { user: await apply(tx, user), hasEnded: entries.length > 0 }
+        return entries
+      },
+    })
+    return changed as NonNullable<typeof changed>
+  }
+
+  const update = async (tx: Database, { id }: User, values: Partial<User>): Promise<User> => {
+    const [updated] = await tx.update(users).set(values).where(eq(users.id, id)).returning()
+    return updated as User
+  }
+
+  async function findUser(id: string): Promise<User> {
+    const [user] = await db.select().from(users).where(eq(users.id, id))
+    if (!user) throw new Outcome('not_found')
+    return user
+  }
 
   return {
-    async listUsers(cursor) {
+    async listUsers({ query, role, status }, cursor) {
       const page = await db
         .select()
         .from(users)
-        .where(cursor === undefined ? undefined : gt(users.username, cursor))
+        .where(
+          and(
+            cursor === undefined ? undefined : gt(users.username, cursor),
+            query === undefined
+              ? undefined
+              : or(like(users.username, beginsWith(fold(query))), like(users.email, beginsWith(query))),
+            role === undefined ? undefined : arrayContains(users.roles, [role]),
+            status === undefined ? undefined : eq(users.status, status),
+          ),
+        )
         .orderBy(asc(users.username))
         .limit(pageSize)
       const last = page.length === pageSize ? page.at(-1) : undefined
       return { users: page.map(managedAccountOf), ...(last && { next_cursor: last.username }) }
     },
 
-    async setRoles(id, roles, by, origin) {
-      let account = undefined as User | undefined
-      let isChanged = false
-      await revoke({
-        // Whether there is anything to revoke turns out under the locks.
-        entries: [],
-        reason: 'roles_changed',
-        origin,
-        async within(tx) {
-          const admins = roles.includes(adminRole) ? undefined : await lockAdmins(tx)
-          const [user] = await tx.select().from(users).where(eq(users.id, id)).for('update')
-          if (!user) throw new Outcome('not_found')
-          // By the stored id: the one that was asked for may be written in upper case.
-          if (admins?.length === 1 && admins[0]?.id === user.id) throw new Outcome('last_admin')
-          account = { ...user, roles: [...roles].sort() }
-          isChanged = account.roles.join() !== [...user.roles].sort().join()
-          if (!isChanged) return []
-          await tx.update(users).set({ roles: account.roles }).where(eq(users.id, id))
-          const now = new Date(clock.now())
-          const latestExpiry = accessTokens.latestExpiry(inSeconds(clock))
-          return [await stepGeneration(tx, { user, survivors: 'all', latestExpiry, now })]
+    findUser: async (id) => managedAccountOf(await findUser(id)),
+
+    createUser: async (account, { by, origin }) => managedAccountOf(await register(account, origin, by)),
+
+    async setRoles(id, roles, { by, origin }) {
+      const sorted = [...roles].sort()
+      const { user, hasEnded } = await change(
+        id,
+        {
+          reason: 'roles_changed',
+          unseats: !roles.includes(adminRole),
+          survivors: (user) => (sorted.join() === [...user.roles].sort().join() ? undefined : 'all'),
+          apply: (tx, user) => update(tx, user, { roles: sorted }),
         },
-      })
-      const managed = managedAccountOf(account as User)
-      if (isChanged)
-        audit.record({ event: 'account.roles_changed', sub: managed.id, roles: managed.roles, by }, origin)
-      return managed
+        origin,
+      )
+      if (hasEnded)
+        audit.record({ event: 'account.roles_changed', sub: user.id, roles: user.roles, by }, origin)
+      return managedAccountOf(user)
+    },
+
+    async setStatus(id, status, { by, origin }) {
+      const isClosing = status === 'disabled'
+      const { user } = await change(
+        id,
+        {
+          reason: 'account_disabled',
+          unseats: isClosing,
+          survivors: (user) => (isClosing && user.status === 'active' ? 'none' : undefined),
+          apply: (tx, user) => update(tx, user, { status }),
+        },
+        origin,
+      )
+      const event = isClosing ? 'account.disabled' : 'account.enabled'
+      audit.record({ event, sub: user.id, by }, origin)
+      return managedAccountOf(user)
+    },
+
+    async deleteUser(id, { by, origin }) {
+      const { user } = await change(
+        id,
+        {
+          reason: 'account_deleted',
+          unseats: true,
+          survivors: () => 'none',
+          async apply(tx, user) {
+            await tx.delete(users).where(eq(users.id, user.id))
+            return user
+          },
+        },
+        origin,
+      )
+      audit.record({ event: 'account.deleted', sub: user.id, by }, origin)
+    },
+
+    async recall(id, { session_id: asked, reason = 'admin', dry_run = false }, { by, origin }) {
+      const { id: sub } = await findUser(id)
+      const session_id = asked?.toLowerCase()
+      const live = await sessions.list({ sub, sid: '' })
+      const ending = session_id === undefined ? live : live.filter((session) => session.id === session_id)
+      if (session_id !== undefined && ending.length === 0) throw new Outcome('not_found')
+      if (dry_run) return ending
+      if (session_id !== undefined) await sessions.endOf({ sub, sid: session_id }, reason, origin)
+      else
+        await change(
+          id,
+          { reason, unseats: false, survivors: () => 'none', apply: async (_tx, user) => user },
+          origin,
+        )
+      audit.record(
+        { event: 'account.recalled', sub, sids: ending.map((session) => session.id), reason, by },
+        origin,
+      )
+      return ending
+    },
+
+    async recallToken(jti, reason = 'admin', { by, origin }) {
+      const exp = inSeconds(clock) + longestLifetimeSeconds
+      // As it was issued: the index knows it in no other spelling.
+      await revoke({ entries: [tokenEntry(jti.toLowerCase(), exp)], reason, ...(origin && { origin }) })
+      audit.record({ event: 'token.recalled', jti, reason, by }, origin)
     },
   }
 }

@@ -23,7 +23,7 @@ export async function ensureFirstAdmin(options: FirstAdminOptions): Promise<void
   const { db, register, audit, username, password } = options
   if (await hasAdmin(db)) return
   try {
-    const { id } = await register({ username, password }, undefined, [adminRole])
+    const { id } = await register({ username, password, roles: [adminRole] })
     audit.record({ event: 'account.first_admin', sub: id })
   } catch (error) {
     if (!(error instanceof Outcome)) throw error

@@ -3,13 +3,14 @@ import { randomBytes } from 'node:crypto'
 import argon2 from 'argon2'
 import fastq from 'fastq'
 import { Outcome } from '../outcomes.ts'
+import { readImportedHash } from './imported-hashes.ts'
 
 export interface Passwords {
   /** @returns a PHC string. @throws Outcome `overloaded` */
   hash(password: string): Promise<string>
   /** Takes as long for nobody's hash (undefined) as for somebody's wrong password. @throws Outcome `overloaded` */
   verify(hash: string | undefined, password: string): Promise<boolean>
-  /** Whether a hash was made with less memory or fewer passes than today's. */
+  /** Whether a hash was made elsewhere, or with less memory or fewer passes than today's. */
   needsRehash(hash: string): boolean
 }
 
@@ -63,10 +64,13 @@ export async function createPasswords(options: PasswordsOptions): Promise<Passwo
 
   return {
     hash,
-    verify: (stored, password) => inTurn(() => argon2.verify(stored ?? nobodysHash, canonical(password))),
+    verify(stored = nobodysHash, password) {
+      const checkImported = readImportedHash(stored)
+      return inTurn(() => checkImported?.(password) ?? argon2.verify(stored, canonical(password)))
+    },
     needsRehash(stored) {
-      const [, memory, time] = /m=(\d+),t=(\d+)/.exec(stored) ?? []
-      return Number(memory) < memoryKib || Number(time) < passes
+      const [, memory, time] = /^\$argon2id\$v=19\$m=(\d+),t=(\d+),/.exec(stored) ?? []
+      return !(Number(memory) >= memoryKib && Number(time) >= passes)
     },
   }
 }

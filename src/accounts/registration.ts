@@ -6,27 +6,29 @@ import { durably } from '../db/durably.ts'
 import { isUniqueViolation } from '../db/errors.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
+import { isImportable } from './imported-hashes.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
 import { canonicalUsername, usernameLength } from './usernames.ts'
-import { type Account, accountOf } from './users.ts'
+import type { User } from './users.ts'
 
-export interface RegistrationRequest {
+export interface NewAccount {
   username: string
-  password: string
   email?: string
+  /** Never the registering person's to choose. */
+  roles?: readonly string[]
+  /** One of the two; the hash is what another system made of it. */
+  password?: string
+  password_hash?: string
 }
 
 /**
- * Makes an account. `roles` are the caller's to give, never the registering person's.
+ * Makes an account.
  *
+ * @param by who does, if it is not the person
  * @throws Outcome `invalid_request`, `weak_password`, `username_taken`, `overloaded`
  */
-export type Register = (
-  request: RegistrationRequest,
-  origin?: Origin,
-  roles?: readonly string[],
-) => Promise<Account>
+export type Register = (account: NewAccount, origin?: Origin, by?: string) => Promise<User>
 
 export interface RegistrationOptions {
   db: Database
@@ -43,26 +45,43 @@ export function createRegistration({
   passwords,
   audit,
 }: RegistrationOptions): Register {
-  return async function register({ username, password, email }, origin, roles = []) {
-    const canonical = canonicalUsername(username)
-    if (canonical === undefined) {
+  async function hashOf({ username, email, password, password_hash }: NewAccount): Promise<string> {
+    if (password_hash === undefined && password !== undefined) {
+      passwordRules.assertAcceptable(password, { username, email })
+      return await passwords.hash(password)
+    }
+    if (password_hash === undefined || password !== undefined)
+      throw new Outcome('invalid_request', { detail: 'Send a password, or the hash of one.' })
+    if (!isImportable(password_hash))
+      throw new Outcome('invalid_request', {
+        detail: 'This is no hash by Argon2, bcrypt, scrypt or PBKDF2 that can be checked here.',
+      })
+    return password_hash
+  }
+
+  return async function register(account, origin, by) {
+    const { email, roles = [] } = account
+    const username = canonicalUsername(account.username)
+    if (username === undefined) {
       throw new Outcome('invalid_request', {
         detail: `A username has ${usernameLength.min} to ${usernameLength.max} visible characters, without spaces or colons.`,
       })
     }
-    passwordRules.assertAcceptable(password, { username: canonical, email })
     const user = {
       id: randomUUID(),
-      username: canonical,
+      username,
       email: email ?? null,
-      passwordHash: await passwords.hash(password),
-      roles: [...roles],
+      passwordHash: await hashOf({ ...account, username }),
+      roles: [...roles].sort(),
       createdAt: new Date(clock.now()),
     }
     try {
       const [inserted] = await durably(db, (tx) => tx.insert(users).values(user).returning())
-      audit.record({ event: 'account.registered', sub: user.id }, origin)
-      return accountOf(inserted as typeof users.$inferSelect)
+      audit.record(
+        { event: 'account.registered', sub: user.id, ...(by !== undefined && { by, roles }) },
+        origin,
+      )
+      return inserted as User
     } catch (error) {
       if (isUniqueViolation(error, 'users_username_unique')) throw new Outcome('username_taken')
       throw error

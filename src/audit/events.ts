@@ -11,7 +11,9 @@ export interface Origin {
 export type LoginFailure = 'unknown' | 'wrong_password' | 'disabled' | 'changed'
 
 export type AuditEvent =
-  | { event: 'account.registered'; sub: string }
+  /** `by` is who made it for somebody else. */
+  | { event: 'account.registered'; sub: string; by?: string; roles?: readonly string[] }
+  | { event: 'account.disabled' | 'account.enabled' | 'account.deleted'; sub: string; by: string }
   | { event: 'login.succeeded'; sub: string; sid: string }
   /** `sub` is absent for a name that nobody has; the name itself is not told: people type passwords into that field. */
   | { event: 'login.failed'; sub?: string; reason: LoginFailure }
@@ -27,6 +29,8 @@ export type AuditEvent =
       sub: string
       sid: string
     }
+  | { event: 'account.recalled'; sub: string; sids: readonly string[]; reason: string; by: string }
+  | { event: 'token.recalled'; jti: string; reason: string; by: string }
   | { event: 'account.roles_changed'; sub: string; roles: readonly string[]; by: string }
   | { event: 'account.first_admin'; sub: string }
   | { event: 'client.created'; client: string; scopes: readonly string[]; by: string }

@@ -3,7 +3,7 @@
  * type that the reader expects: `exp: 1e999`, an empty `jti` or a `sub` that is a list all sign well. So each
  * claim's shape is checked here, after the signature, and whatever is not exactly right is refused.
  */
-import { rolePattern } from './roles.ts'
+import { isRole } from './roles.ts'
 import { parseScope } from './scopes.ts'
 
 interface CommonClaims {
@@ -64,8 +64,7 @@ const isMoment = (value: unknown) => isCount(value) && (value as number) < 100_0
 const isTexts = (value: unknown) => Array.isArray(value) && value.every(isText)
 const isScope = (value: unknown) =>
   typeof value === 'string' && (value === '' || parseScope(value) !== undefined)
-const role = new RegExp(rolePattern)
-const isRoles = (value: unknown) => isTexts(value) && (value as string[]).every((text) => role.test(text))
+const isRoles = (value: unknown) => isTexts(value) && (value as string[]).every(isRole)
 
 type Shapes<Claims> = Record<keyof Claims, (value: unknown) => boolean>
 

@@ -1,6 +1,9 @@
 /** A grammar that no list and no header can be split by: roles travel with commas between them. */
 export const rolePattern = '^[a-z][a-z0-9:._-]{0,63}$'
 
+const pattern = new RegExp(rolePattern)
+export const isRole = (text: string): boolean => pattern.test(text)
+
 /** What a guard wants of a token's roles: one of them, or each. */
 export type RoleDemand = { anyOf: readonly string[] } | { allOf: readonly string[] }
 

@@ -8,18 +8,25 @@ import { type ChangePassword, createPasswordChange } from '../accounts/password-
 import { createPasswordRules } from '../accounts/password-rules.ts'
 import { createPasswords } from '../accounts/passwords.ts'
 import { createReauthentication, type Reauthenticate } from '../accounts/reauthentication.ts'
-import { createRegistration, type Register } from '../accounts/registration.ts'
-import { type Account, findAccount } from '../accounts/users.ts'
+import { createRegistration } from '../accounts/registration.ts'
+import { type Account, accountOf, findAccount, findUserByName } from '../accounts/users.ts'
+import type { Origin } from '../audit/events.ts'
 import type { Config } from '../config.ts'
+import { Outcome } from '../outcomes.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     accounts: {
-      register: Register
+      register(
+        account: { username: string; password: string; email?: string },
+        origin: Origin,
+      ): Promise<Account>
       logIn: LogIn
       reauthenticate: Reauthenticate
       changePassword: ChangePassword
       find(id: string): Promise<Account | undefined>
+      /** By any spelling of the name. @throws Outcome `not_found` */
+      findIdByName(username: string): Promise<string>
     } & Administration
   }
 }
@@ -40,7 +47,7 @@ export default fp(
     const proveOwner = createOwnPassword({ db, passwords, audit })
     if (config.firstAdmin) await ensureFirstAdmin({ db, register, audit, ...config.firstAdmin })
     app.decorate('accounts', {
-      register,
+      register: async (account, origin) => accountOf(await register(account, origin)),
       logIn: createLogin({ db, passwords, sessions, isRefused, audit }),
       reauthenticate: createReauthentication({ clock, accessTokens, proveOwner, revoke, audit }),
       changePassword: createPasswordChange({
@@ -54,7 +61,12 @@ export default fp(
         audit,
       }),
       find: (id: string) => findAccount(db, id),
-      ...createAdministration({ db, clock, accessTokens, revoke, audit }),
+      async findIdByName(username) {
+        const user = await findUserByName(db, username)
+        if (!user) throw new Outcome('not_found')
+        return user.id
+      },
+      ...createAdministration({ db, clock, accessTokens, sessions, register, revoke, audit }),
     })
   },
   { name: 'accounts', dependencies: ['clock', 'audit', 'database', 'revocation', 'tokens', 'sessions'] },

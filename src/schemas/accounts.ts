@@ -1,17 +1,16 @@
 import { Type } from 'typebox'
 import { rolePattern } from '../bearer/roles.ts'
 import { Id } from './id.ts'
+import { Session } from './sessions.ts'
 
 // Only the shape is said here. What a good username or password is, the accounts know: it depends on the settings.
 const username = Type.String({ maxLength: 1024, examples: ['ada'] })
 const password = Type.String({ maxLength: 1024, examples: ['correct horse battery'] })
 
+const email = Type.String({ format: 'email', maxLength: 254, examples: ['ada@example.org'] })
+
 export const RegistrationBody = Type.Object(
-  {
-    username,
-    password,
-    email: Type.Optional(Type.String({ format: 'email', maxLength: 254, examples: ['ada@example.org'] })),
-  },
+  { username, password, email: Type.Optional(email) },
   { $id: 'Registration', additionalProperties: false },
 )
 
@@ -28,11 +27,14 @@ export const Account = Type.Object(
 
 const role = Type.String({ pattern: rolePattern })
 
+const roles = Type.Array(role, { maxItems: 32, uniqueItems: true, examples: [['editor']] })
+
+const status = Type.Unsafe<'active' | 'disabled'>(
+  Type.String({ enum: ['active', 'disabled'], examples: ['disabled'] }),
+)
+
 export const ManagedAccount = Type.Object(
-  {
-    ...Account.properties,
-    status: Type.Unsafe<'active' | 'disabled'>(Type.String({ enum: ['active', 'disabled'] })),
-  },
+  { ...Account.properties, status },
   { $id: 'ManagedAccount', description: 'An account, as an admin sees it.' },
 )
 
@@ -53,18 +55,72 @@ const cursor = Type.String({
 })
 
 export const AccountPageQuery = Type.Object(
-  { cursor: Type.Optional(cursor) },
+  {
+    query: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 254,
+        pattern: '^[^\\u0000]*$',
+        description: 'What the username, in any case, or the e-mail address begins with.',
+      }),
+    ),
+    role: Type.Optional(role),
+    status: Type.Optional(status),
+    cursor: Type.Optional(cursor),
+  },
   { additionalProperties: false },
 )
+
+export const NewAccountBody = Type.Object(
+  {
+    username: Type.String({ maxLength: 1024, examples: ['grete'] }),
+    password: Type.Optional(password),
+    password_hash: Type.Optional(
+      Type.String({
+        maxLength: 1024,
+        description:
+          'In place of the password, what another system made of it: by Argon2 or bcrypt, or by scrypt or PBKDF2 as Werkzeug and passlib write them.',
+      }),
+    ),
+    email: Type.Optional(email),
+    roles: Type.Optional(roles),
+  },
+  { $id: 'NewAccount', additionalProperties: false },
+)
+
+export const StatusBody = Type.Object({ status }, { $id: 'Status', additionalProperties: false })
+
+/** Without what would control the terminal of whoever reads it. */
+const reason = Type.String({
+  minLength: 1,
+  maxLength: 200,
+  pattern: '^\\P{Cc}*$',
+  description: 'For the record.',
+})
+
+export const RecallBody = Type.Object(
+  {
+    session_id: Type.Optional({ ...Id, description: 'Only this session.' }),
+    reason: Type.Optional(reason),
+    dry_run: Type.Optional(Type.Boolean({ description: 'Only tells what would end.' })),
+  },
+  { $id: 'Recall', additionalProperties: false },
+)
+
+export const Recalled = Type.Object(
+  { sessions: Type.Array(Type.Omit(Session, ['current'])) },
+  { $id: 'Recalled', description: 'The sessions that have ended, or would.' },
+)
+
+export const TokenParams = Type.Object({ jti: Id })
+
+export const ReasonQuery = Type.Object({ reason: Type.Optional(reason) }, { additionalProperties: false })
 
 export const AccountParams = Type.Object({ id: Id })
 
 export const RoleParams = Type.Object({ role })
 
-export const RolesBody = Type.Object(
-  { roles: Type.Array(role, { maxItems: 32, uniqueItems: true, examples: [['editor']] }) },
-  { $id: 'Roles', additionalProperties: false },
-)
+export const RolesBody = Type.Object({ roles }, { $id: 'Roles', additionalProperties: false })
 
 export const ReauthenticationBody = Type.Object(
   { password },

@@ -49,7 +49,7 @@ export const LogoutBody = Type.Unsafe<null | { refresh_token?: string }>({
 
 export const SessionParams = Type.Object({ sid: Id })
 
-const Session = Type.Object(
+export const Session = Type.Object(
   {
     id: Type.String({ format: 'uuid', description: 'The `sid` of its tokens.' }),
     created_at: Type.String({ format: 'date-time' }),

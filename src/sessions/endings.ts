@@ -33,6 +33,8 @@ export interface Endings {
   /** Ends a session of the holder's account. @throws Outcome `not_found` if there is none with this id, and for another than their
    * own `reauthentication_required` */
   endOwn(holder: SessionHolder, sid: string, origin: Origin): Promise<void>
+  /** Ends a session of an account, for whoever may. @throws Outcome `not_found` if there is none with this id */
+  endOf(session: { sub: string; sid: string }, reason: string, origin?: Origin): Promise<void>
   /** Ends all other sessions of the holder's account. @throws Outcome `reauthentication_required` */
   endOthers(holder: SessionHolder, origin: Origin): Promise<void>
   /** Ends all sessions of the holder's account. @throws Outcome `token_revoked` if that token's generation has
@@ -97,12 +99,22 @@ export function createEndings(options: EndingsOptions): Endings {
       .filter(({ expiresAt }) => expiresAt > inSeconds(clock))
   }
 
-  async function endSession(sid: string, reason: string, origin: Origin, exp = 0): Promise<void> {
+  /** @returns its id as it was issued: the index knows it in no other spelling */
+  async function findOf(sub: string, sid: string): Promise<string> {
+    const [found] = await db
+      .select({ id: sessions.id })
+      .from(sessions)
+      .where(and(eq(sessions.id, sid), eq(sessions.userId, sub)))
+    if (!found) throw new Outcome('not_found')
+    return found.id
+  }
+
+  async function endSession(sid: string, reason: string, origin?: Origin, exp = 0): Promise<void> {
     const entry = sessionEntry(sid, Math.max(exp, latestExpiry()))
     await revoke({
       entries: [entry],
       reason,
-      origin,
+      ...(origin && { origin }),
       async within(tx) {
         const [session] = await tx
           .select({ id: sessions.id })
@@ -140,15 +152,12 @@ export function createEndings(options: EndingsOptions): Endings {
     end: ({ sid, exp }, origin) => endSession(sid, 'logout', origin, exp),
 
     async endOwn(holder, sid, origin) {
-      const [own] = await db
-        .select({ id: sessions.id })
-        .from(sessions)
-        .where(and(eq(sessions.id, sid), eq(sessions.userId, holder.sub)))
-      if (!own) throw new Outcome('not_found')
-      if (own.id !== holder.sid) assertFresh(holder)
-      // As it was issued: the index knows it in no other spelling.
-      await endSession(own.id, 'ended', origin)
+      const own = await findOf(holder.sub, sid)
+      if (own !== holder.sid) assertFresh(holder)
+      await endSession(own, 'ended', origin)
     },
+
+    endOf: async ({ sub, sid }, reason, origin) => endSession(await findOf(sub, sid), reason, origin),
 
     async endOthers(holder, origin) {
       assertFresh(holder)

@@ -47,7 +47,7 @@ export interface Sessions {
   /** @returns undefined if the owner is no longer as given, or disabled */
   start(owner: SessionOwner): Promise<SessionTokens | undefined>
   /** The live sessions of the holder's account, the youngest first. */
-  list(holder: SessionHolder): Promise<SessionSummary[]>
+  list(holder: Pick<SessionHolder, 'sub' | 'sid'>): Promise<SessionSummary[]>
   /** Who holds this refresh token: one that could be used now, or any that was ever given. */
   findHolder(refreshToken: string, demand: 'live' | 'known'): Promise<SessionHolder | undefined>
 }
