@@ -665,9 +665,11 @@ t.test('whoever logs out everywhere is out at once, and waits ten seconds for an
   await enter(one, user)
   await eventually(t, async () => (await userOf(two)) !== undefined)
   relay.stall()
+  const startedAt = performance.now()
   const left = leave(one, 'all')
   for (const page of [one, two]) await eventually(t, async () => (await userOf(page)) === undefined, 2_000)
   t.match(await left, { name: 'SessionError', code: 'offline' })
+  t.ok(performance.now() - startedAt < 15_000)
   await relay.mend()
 })
 
