@@ -152,10 +152,12 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     else if ('failure' in message) {
       const { failure } = message
       fail(new SessionError(failure.code, failure.message, failure))
-    } else if ('reason' in message) take(message)
+    } else if ('reason' in message) {
+      take(message)
+      onNews()
+    }
     // A clock may have been set back since then.
     else changedAt = Math.max(changedAt, message.at)
-    onNews()
   }
   if (channel) channel.onmessage = ({ data }) => hear(data)
 
