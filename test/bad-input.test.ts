@@ -183,8 +183,8 @@ t.test('text that only looks like a second member is a password like any other',
   const lookalikes = [
     '","password":"another one',
     '\\","username":"somebody',
-    '"":"":"":"":"":"":"":',
-    '{"a":1,"a":2}{"a":1,"a":2}',
+    '"":"a":"":"b":"":"c":"":',
+    '{"a":1,"a":2}{"a":3,"a":4}',
     '\u2028"password":\u2029 : "" :',
     'ends with a backslash\\',
   ]
