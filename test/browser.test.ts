@@ -769,7 +769,9 @@ t.test('who logs in after a logout that nobody answered has left before', async 
 })
 
 t.test('an access token that nobody knows any more does not keep a session from being left', async (t) => {
-  const { openTab, baseUrl, user, context } = await world(t)
+  const stores = await postgresAndRedis(t)
+  const serve = async (env: Environment) => (await startInstance(t, { stores, env })).url
+  const { openTab, baseUrl, user, context } = await world(t, { serve })
   const page = await openTab()
   await enter(page, user)
   await page.route(`${baseUrl}/logout?scope=session`, (route) => {
@@ -780,6 +782,15 @@ t.test('an access token that nobody knows any more does not keep a session from 
   t.equal(await leave(page), undefined)
   t.equal(await countSessions(baseUrl, user), 1)
   await page.unroute(`${baseUrl}/logout?scope=session`)
+
+  await enter(page, user)
+  await withClient(stores.env.DATABASE_URL as string, async (db) => {
+    await db.query('begin')
+    await db.query('lock table refresh_tokens in access exclusive mode')
+    t.equal(await leave(page), undefined, 'nor does a cookie that cannot be looked up')
+    await db.query('rollback')
+  })
+  t.equal(await countSessions(baseUrl, user), 1)
 
   await enter(page, user)
   await context.clearCookies()

@@ -307,9 +307,9 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     const path = `/logout?scope=${scope}`
     try {
       await call(path, { body: bodyOf(old) }).catch((error) => {
-        // The cookie may have been deleted, which the access token does not know.
-        if (error.status !== 401 || !old) throw error
-        return call(path, { token: old.token })
+        // The cookie may have been deleted, or not be found now. The access token tells the session by itself.
+        if (!old || (error.status !== 401 && !(error.status >= 500))) throw error
+        return call(path, { token: old.token, withCookie: false })
       })
     } catch (error) {
       const { code, status } = error as SessionError
