@@ -22,21 +22,19 @@ const maxLength = 256
 
 const lengthOf = (text: string) => [...text].length
 
-/** One piece, again and again: no harder to guess than the piece. */
-const repetition = /^(.+?)\1+$/su
-
 export function createPasswordRules({ minLength, serviceName }: PasswordRulesOptions): PasswordRules {
   const commonPasswords = new Set(
     dictionary['passwords-common'].filter((word) => lengthOf(word) >= minLength).map(fold),
   )
 
+  /** One short piece, again and again: no harder to guess than the piece. Bounded, for folding makes some passwords very long. */
+  const repetition = new RegExp(`^(.{1,${minLength - 1}}?)\\1+$`, 'su')
+
   /** What is wrong with a password that is long enough. */
   function findWeakness(password: string, username: string, email: string): string | undefined {
     const folded = fold(password)
     if (commonPasswords.has(folded)) return 'This password is one of those that are tried first.'
-    const [, piece] = repetition.exec(folded) ?? []
-    if (piece !== undefined && lengthOf(piece) < minLength)
-      return 'This password is a short one that is repeated.'
+    if (repetition.test(folded)) return 'This password is a short one that is repeated.'
     const names = {
       'your username': username,
       'the name in your e-mail address': email.slice(0, email.lastIndexOf('@')),
