@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { parseArgs } from 'node:util'
 import type { FastifyInstance } from 'fastify'
+import type { Static } from 'typebox'
 import { Check } from 'typebox/value'
 import { isRole } from './bearer/roles.ts'
 import { isScopeToken } from './bearer/scopes.ts'
@@ -128,6 +129,7 @@ export const commands: Record<string, Command> = {
           roles: assertRoles(role),
           ...(email !== undefined && { email }),
         }
+        assertAccount(account)
         return [{ ...(await accounts.createUser(account, { by })), password }]
       }),
   },
@@ -202,8 +204,12 @@ function readImported(line: string) {
   try {
     account = JSON.parse(line)
   } catch {}
-  if (!Check(NewAccountBody, account)) throw new Error('this is no account')
+  assertAccount(account)
   return account
+}
+
+function assertAccount(account: unknown): asserts account is Static<typeof NewAccountBody> {
+  if (!Check(NewAccountBody, account)) throw new Error('this is no account')
 }
 
 async function listAll<Row extends object>(
