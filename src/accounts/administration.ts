@@ -1,4 +1,4 @@
-import { and, arrayContains, asc, eq, gt, like, or } from 'drizzle-orm'
+import { and, arrayContains, asc, eq, gt, ilike, like, or } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
 import { longestLifetimeSeconds } from '../bearer/claims.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
@@ -105,7 +105,7 @@ export function createAdministration(options: AdministrationOptions): Administra
   const { db, clock, accessTokens, sessions, register, revoke, audit } = options
 
   async function change(id: string, { reason, unseats, survivors, apply }: Change, origin?: Origin) {
-    let changed = undefined as { user: User; hasEnded: boolean } | undefined
+    let changed = undefined as Record<'before' | 'user', User> | undefined
     await revoke({
       // Whether there is anything to revoke turns out under the locks.
       entries: [],
@@ -123,7 +123,7 @@ export function createAdministration(options: AdministrationOptions): Administra
         const entries = surviving
           ? [await stepGeneration(tx, { user, survivors: surviving, latestExpiry, now })]
           : []
-        changed = { user: await apply(tx, user), hasEnded: entries.length > 0 }
+        changed = { before: user, user: await apply(tx, user) }
         return entries
       },
     })
@@ -151,7 +151,7 @@ export function createAdministration(options: AdministrationOptions): Administra
             cursor === undefined ? undefined : gt(users.username, cursor),
             query === undefined
               ? undefined
-              : or(like(users.username, beginsWith(fold(query))), like(users.email, beginsWith(query))),
+              : or(like(users.username, beginsWith(fold(query))), ilike(users.email, beginsWith(query))),
             role === undefined ? undefined : arrayContains(users.roles, [role]),
             status === undefined ? undefined : eq(users.status, status),
           ),
@@ -168,24 +168,25 @@ export function createAdministration(options: AdministrationOptions): Administra
 
     async setRoles(id, roles, { by, origin }) {
       const sorted = [...roles].sort()
-      const { user, hasEnded } = await change(
+      const isSame = (user: User) => sorted.join() === [...user.roles].sort().join()
+      const { before, user } = await change(
         id,
         {
           reason: 'roles_changed',
           unseats: !roles.includes(adminRole),
-          survivors: (user) => (sorted.join() === [...user.roles].sort().join() ? undefined : 'all'),
+          survivors: (user) => (isSame(user) ? undefined : 'all'),
           apply: (tx, user) => update(tx, user, { roles: sorted }),
         },
         origin,
       )
-      if (hasEnded)
+      if (!isSame(before))
         audit.record({ event: 'account.roles_changed', sub: user.id, roles: user.roles, by }, origin)
       return managedAccountOf(user)
     },
 
     async setStatus(id, status, { by, origin }) {
       const isClosing = status === 'disabled'
-      const { user } = await change(
+      const { before, user } = await change(
         id,
         {
           reason: 'account_disabled',
@@ -196,7 +197,7 @@ export function createAdministration(options: AdministrationOptions): Administra
         origin,
       )
       const event = isClosing ? 'account.disabled' : 'account.enabled'
-      audit.record({ event, sub: user.id, by }, origin)
+      if (before.status !== status) audit.record({ event, sub: user.id, by }, origin)
       return managedAccountOf(user)
     },
 

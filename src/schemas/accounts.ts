@@ -61,7 +61,7 @@ export const AccountPageQuery = Type.Object(
         minLength: 1,
         maxLength: 254,
         pattern: '^[^\\u0000]*$',
-        description: 'What the username, in any case, or the e-mail address begins with.',
+        description: 'What the username or the e-mail address begins with, in any case.',
       }),
     ),
     role: Type.Optional(role),

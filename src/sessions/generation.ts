@@ -39,7 +39,7 @@ export async function stepGeneration(
     const surviving = survivors === 'all' ? going : and(going, eq(sessions.id, survivors.sid))
     await tx.update(sessions).set({ generation: next }).where(surviving)
   }
-  await tx.update(sessions).set({ endedAt: now }).where(going)
+  if (survivors !== 'all') await tx.update(sessions).set({ endedAt: now }).where(going)
   const end = Math.max(latestExpiry, Math.ceil((longest?.end?.getTime() ?? 0) / 1000))
   return generationEntry(user.id, user.generation, end)
 }
