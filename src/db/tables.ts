@@ -8,6 +8,7 @@ import {
   integer,
   jsonb,
   pgTable,
+  primaryKey,
   text,
   timestamp,
   uniqueIndex,
@@ -23,6 +24,8 @@ export const users = pgTable('users', {
   /** The canonical form (accounts/usernames), so that uniqueness is the database's word. */
   username: text().notNull().unique(),
   email: text(),
+  /** When its owner has shown that they read it. */
+  emailVerifiedAt: moment('email_verified_at'),
   passwordHash: text('password_hash').notNull(),
   roles: text().array().notNull().default([]),
   /** Steps by one whenever everything issued before must die; tokens carry it as `ver`. */
@@ -172,4 +175,132 @@ export const clientSecrets = pgTable(
     expiresAt: moment('expires_at'),
   },
   (table) => [index().on(table.clientId)],
+)
+
+/** The authenticator app of an account. */
+export const totpFactors = pgTable('totp_factors', {
+  userId: uuid('user_id')
+    .primaryKey()
+    .references(() => users.id, { onDelete: 'cascade' }),
+  /** The shared secret (RFC 6238), sealed (db/sealing). */
+  sealedSecret: bytea('sealed_secret').notNull(),
+  /** None while it is being set up: nobody has shown a code of it yet. */
+  confirmedAt: moment('confirmed_at'),
+  /** The newest time step of which a code was used; no code up to it is good any more. */
+  lastStep: bigint('last_step', { mode: 'number' }).notNull().default(0),
+})
+
+/** Each is good once, in place of a code of the app; used ones are gone. */
+export const recoveryCodes = pgTable(
+  'recovery_codes',
+  {
+    /** SHA-256 of the code: whoever reads this table can present nothing. */
+    hash: bytea().primaryKey(),
+    userId: uuid('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+  },
+  (table) => [index().on(table.userId)],
+)
+
+/** Logins whose password was right, and that wait for the second factor. */
+export const mfaChallenges = pgTable(
+  'mfa_challenges',
+  {
+    /** SHA-256 of the `mfa_token`. */
+    hash: bytea().primaryKey(),
+    userId: uuid('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+    /** Of the account, when the password was shown: a new password or a ban voids the challenge. */
+    generation: integer().notNull(),
+    remember: boolean().notNull(),
+    /** SHA-256 of the code that was mailed, where one was. */
+    mailedCode: bytea('mailed_code'),
+    expiresAt: moment('expires_at').notNull(),
+  },
+  (table) => [index().on(table.userId), index().on(table.expiresAt)],
+)
+
+/** What is mailed to prove that its reader owns an address: to verify that, or to choose another password. */
+export const mailTokens = pgTable(
+  'mail_tokens',
+  {
+    /** SHA-256 of the token. */
+    hash: bytea().primaryKey(),
+    userId: uuid('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+    purpose: text({ enum: ['verify', 'reset'] }).notNull(),
+    /** Where it was sent. */
+    email: text().notNull(),
+    expiresAt: moment('expires_at').notNull(),
+  },
+  (table) => [index().on(table.userId), index().on(table.expiresAt)],
+)
+
+/** What is to be mailed. A job is there until its mail has been handed over, or until it is too late for it. */
+export const mailJobs = pgTable(
+  'mail_jobs',
+  {
+    id: bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
+    kind: text().notNull(),
+    /** JSON, sealed (db/sealing): people type passwords where names belong. */
+    sealedPayload: bytea('sealed_payload').notNull(),
+    attempts: integer().notNull().default(0),
+    /** When it is tried (again); whoever tries puts that off first. */
+    dueAt: moment('due_at').notNull(),
+    expiresAt: moment('expires_at').notNull(),
+  },
+  (table) => [index().on(table.dueAt)],
+)
+
+/** Wrong answers that an account was given, by whom: see accounts/guesses. */
+export const guesses = pgTable(
+  'guesses',
+  {
+    /** SHA-256 of the username in its canonical form, whether or not somebody has it. */
+    account: bytea().notNull(),
+    /** Passwords from addresses that the account has logged in from lately, passwords from others, and codes. */
+    kind: text({ enum: ['familiar', 'strange', 'code'] }).notNull(),
+    /** Since the window began. */
+    recent: integer().notNull(),
+    windowEndsAt: moment('window_ends_at').notNull(),
+    /** Since the last right one. */
+    inARow: integer('in_a_row').notNull(),
+    lastAt: moment('last_at').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.account, table.kind] }), index().on(table.lastAt)],
+)
+
+/** From where an account has logged in: an IPv4 address, or the /64 of an IPv6 one. */
+export const familiarNetworks = pgTable(
+  'familiar_networks',
+  {
+    userId: uuid('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+    network: text().notNull(),
+    seenAt: moment('seen_at').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.userId, table.network] }), index().on(table.seenAt)],
+)
+
+/** What happened (audit/events), for whoever asks later. Rows are added, and go when they are old; none is ever changed. */
+export const auditEvents = pgTable(
+  'audit_events',
+  {
+    id: bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
+    at: moment('at').notNull(),
+    event: text().notNull(),
+    /** Whom it is about: the `sub` of a person or of a service. */
+    subject: text(),
+    /** Who did it to them: the `sub` of an admin, or `cli`. */
+    actor: text(),
+    requestId: text('request_id'),
+    address: text(),
+    /** The rest of the event. */
+    details: jsonb().$type<Record<string, unknown>>().notNull(),
+  },
+  (table) => [index().on(table.at), index().on(table.subject, table.id), index().on(table.event, table.id)],
 )
