@@ -19,6 +19,7 @@ import database from './plugins/database.ts'
 import jsonBody from './plugins/json-body.ts'
 import limits from './plugins/limits.ts'
 import { createLog, explainStart, type LogOptions } from './plugins/log.ts'
+import mail from './plugins/mail.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
 import metrics from './plugins/metrics.ts'
 import oauth from './plugins/oauth.ts'
@@ -44,10 +45,13 @@ import { loginRoute } from './routes/login.ts'
 import { logoutRoute } from './routes/logout.ts'
 import { meRoute } from './routes/me.ts'
 import { metadataRoute } from './routes/metadata.ts'
+import { mfaRoutes } from './routes/mfa.ts'
+import { myEmailRoute } from './routes/my-email.ts'
 import { myPasswordRoute } from './routes/my-password.ts'
 import { oauthIntrospectRoute, oauthRevokeRoute, oauthTokenRoute } from './routes/oauth.ts'
 import { protectedRoute } from './routes/protected.ts'
 import { reauthenticateRoute } from './routes/reauthenticate.ts'
+import { recoveryRoutes } from './routes/recovery.ts'
 import { refreshRoute } from './routes/refresh.ts'
 import { registerRoute } from './routes/register.ts'
 import { revocationsRoute } from './routes/revocations.ts'
@@ -103,11 +107,12 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(tokens, { config })
     await app.register(clients, { config })
     await app.register(sessions, { config })
+    await app.register(mail, { config })
     await app.register(accounts, { config })
     await app.register(purge)
     await app.register(tokenInspection, { config })
     await app.register(authentication, { config })
-    await app.register(authorization)
+    await app.register(authorization, { config })
     await app.register(tokenStatus, { config })
     await app.register(revocationFeed, { config })
 
@@ -136,7 +141,7 @@ function createRequestIds(): () => string {
   return () => `${ours}-${(++count).toString(36)}`
 }
 
-/** Whoever has no token yet, or an old one, is counted, and whoever shows a password once more. */
+/** Whoever has no token yet, or an old one, is counted, and whoever shows a password or a code once more. */
 const limited: FastifyPluginAsync<SessionCookieOptions> = async (scope, { config }) => {
   await scope.register(sessionCookie, { config })
   scope.limitByAddress()
@@ -144,10 +149,13 @@ const limited: FastifyPluginAsync<SessionCookieOptions> = async (scope, { config
   await scope.register(loginRoute)
   await scope.register(refreshRoute)
   await scope.register(logoutRoute)
+  await scope.register(recoveryRoutes)
   await scope.register(async (known) => {
     known.demandAccessToken()
     await known.register(reauthenticateRoute)
     await known.register(myPasswordRoute)
+    await known.register(myEmailRoute)
+    await known.register(mfaRoutes)
   })
 }
 

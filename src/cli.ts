@@ -19,10 +19,13 @@ const usage = `usage: latchkey                     serves; the settings are in t
        latchkey users create NAME [--email ADDRESS] [--role ROLE]...
                                     makes one, and tells its password this once
        latchkey users import FILE   makes those of another system: a line of JSON each, with username, password_hash (Argon2, bcrypt,
-                                    or scrypt or PBKDF2 as Werkzeug and passlib write them), and email and roles if there are any
+                                    or scrypt or PBKDF2 as Werkzeug and passlib write them), and email, email_verified and roles if
+                                    there are any
        latchkey users roles NAME [--role ROLE]...
                                     replaces its roles
        latchkey users disable NAME  closes it, with all that it was issued; latchkey users enable NAME opens it again
+       latchkey users remove-mfa NAME
+                                    takes the second factor from whoever has lost theirs
        latchkey users revoke NAME [--reason WHY] [--dry-run]
                                     ends all that it was issued, or tells what that would be
        latchkey users delete NAME   leaves nothing of it

@@ -159,6 +159,13 @@ export const commands: Record<string, Command> = {
       accounts.recall(id, { dry_run, ...(reason !== undefined && { reason }) }, { by }),
     ),
   },
+  'users remove-mfa': {
+    operands: 1,
+    run: onUser(async ({ accounts }, id) => {
+      await accounts.removeFactors(id, { by })
+      return 'removed'
+    }),
+  },
   'users delete': {
     operands: 1,
     run: onUser(async ({ accounts }, id) => {

@@ -1,5 +1,7 @@
 /** The settings that are more than a number or a word, each with rules of its own. */
 import { isIP } from 'node:net'
+import { join } from 'node:path'
+import { isRole } from './bearer/roles.ts'
 import { parseRedisAddress, type RedisAddress } from './redis-address.ts'
 import type { Settings } from './settings.ts'
 
@@ -71,6 +73,26 @@ function isNetwork(text: string): boolean {
   const bits = { 0: 0, 4: 32, 6: 128 }[isIP(address)] ?? 0
   const length = /^[1-9]\d{0,2}$/.test(prefix ?? String(bits)) ? Number(prefix ?? bits) : 0
   return length > 0 && length <= bits && more.length === 0
+}
+
+export const readRoles = (settings: Settings, name: string): string[] =>
+  readList(settings, name, isRole, 'roles with commas between them')
+
+/** A mail server, or a folder for development. */
+export type MailTarget = { smtpUrl: string } | { outboxFolder: string }
+
+/** In production nothing is left in a folder: whoever reads a mail there can take an account over. */
+export function readMail(
+  { url, secret, text, problem }: Settings,
+  { production, dataFolder }: { production: boolean; dataFolder: string },
+): { target: MailTarget; from: string } | undefined {
+  const smtpUrl = url('SMTP_URL', secret('SMTP_URL'), ['smtp:', 'smtps:'])
+  const from = text('MAIL_FROM')
+  if (smtpUrl !== undefined && from === undefined)
+    problem('MAIL_FROM', 'is missing, but SMTP_URL is set: an address, or Name <address>')
+  if (smtpUrl !== undefined) return { target: { smtpUrl }, from: from ?? '' }
+  if (production) return undefined
+  return { target: { outboxFolder: join(dataFolder, 'outbox') }, from: from ?? 'latchkey@localhost' }
 }
 
 export function readFirstAdmin({

@@ -5,11 +5,14 @@ import { longestLifetimeSeconds } from './bearer/claims.ts'
 import {
   isExample,
   type Limit,
+  type MailTarget,
   readCorsOrigins,
   readDatabaseUrl,
   readFirstAdmin,
   readLimit,
+  readMail,
   readRedisAddress,
+  readRoles,
   readTrustProxy,
 } from './compound-settings.ts'
 
@@ -70,7 +73,15 @@ export type Config = Readonly<{
     concurrency: number
     queueMax: number
   }
-  limits: { address: Limit; login: Limit; forgery: Limit }
+  limits: { address: Limit; login: Limit; forgery: Limit; account: Limit }
+  /** Where mails go, and from whom they come; undefined where there are none. */
+  mail: { target: MailTarget; from: string } | undefined
+  /** The page that links in mails lead to. */
+  appUrl: string
+  /** Whether a code by mail is a second factor, for accounts that have no better one. */
+  mailSecondFactor: boolean
+  /** Roles that count only for whoever has shown a second factor. */
+  secondFactorRoles: string[]
   /** Made at a start at which there is no admin. */
   firstAdmin: { username: string; password: string } | undefined
 }>
@@ -89,6 +100,7 @@ export function loadConfig(env: Environment): Config {
   const production = env.NODE_ENV === 'production'
   const port = integer('PORT', { default: 3000, min: 0, max: 65_535 })
   const databaseUrl = readDatabaseUrl(settings)
+  const dataFolder = text('DATA_DIR') ?? './data'
   const workers = integer('WORKERS', { default: 1, min: 1, max: 64 })
   const keyEncryptionSecret = secret('KEY_ENCRYPTION_SECRET')
   const issuer = url('ISSUER', text('ISSUER'), ['https:', 'http:'])
@@ -112,6 +124,9 @@ export function loadConfig(env: Environment): Config {
   } else if (databaseUrl !== undefined || production) {
     problem('KEY_ENCRYPTION_SECRET', 'is missing (openssl rand -base64 32)')
   }
+  const mail = readMail(settings, { production, dataFolder })
+  const mailSecondFactor = oneOf('MAIL_SECOND_FACTOR', 'off', ['on', 'off']) === 'on'
+  if (mailSecondFactor && mail === undefined) problem('MAIL_SECOND_FACTOR', 'needs SMTP_URL')
   if (production) {
     if ((text('DATABASE_URL') ?? text('DATABASE_URL_FILE')) === undefined)
       problem('DATABASE_URL', 'is missing: the embedded store is not for production')
@@ -127,7 +142,7 @@ export function loadConfig(env: Environment): Config {
     shutdownTimeoutSeconds: integer('SHUTDOWN_TIMEOUT_SECONDS', { default: 10, min: 1, max: 3600 }),
     workers,
     trustProxy: readTrustProxy(settings),
-    database: databaseUrl === undefined ? { folder: text('DATA_DIR') ?? './data' } : { url: databaseUrl },
+    database: databaseUrl === undefined ? { folder: dataFolder } : { url: databaseUrl },
     redis: readRedisAddress(settings, 'REDIS_URL'),
     rateRedis: readRedisAddress(settings, 'RATE_REDIS_URL'),
     revocation: { mode: oneOf('REVOCATION_MODE', 'redis', revocationModes), tailMs, freshMs },
@@ -182,7 +197,12 @@ export function loadConfig(env: Environment): Config {
       address: readLimit(settings, 'RATE', { max: 1000, windowSeconds: 60 }),
       login: readLimit(settings, 'LOGIN_RATE', { max: 300, windowSeconds: 900 }),
       forgery: readLimit(settings, 'FORGERY_RATE', { max: 1000, windowSeconds: 60 }),
+      account: readLimit(settings, 'ACCOUNT_RATE', { max: 100, windowSeconds: 900 }),
     },
+    mail,
+    appUrl: url('APP_URL', text('APP_URL'), ['https:', 'http:']) ?? issuer ?? `http://localhost:${port}`,
+    mailSecondFactor,
+    secondFactorRoles: readRoles(settings, 'SECOND_FACTOR_ROLES'),
     firstAdmin,
   }
   settings.assertSound()

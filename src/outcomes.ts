@@ -6,6 +6,10 @@ export type OutcomeCode =
   | 'invalid_request'
   | 'malformed_authorization'
   | 'invalid_credentials'
+  | 'mfa_required'
+  | 'mfa_token_invalid'
+  | 'invalid_code'
+  | 'password_reset_required'
   | 'missing_token'
   | 'token_invalid'
   | 'token_expired'
@@ -20,6 +24,8 @@ export type OutcomeCode =
   | 'method_not_allowed'
   | 'request_timeout'
   | 'username_taken'
+  | 'already_enrolled'
+  | 'invalid_token'
   | 'last_admin'
   | 'key_pending'
   | 'key_known'
@@ -47,6 +53,10 @@ export interface OutcomeOptions {
   retryAfterSeconds?: number
   /** How long ago who asks may have proved who they are. */
   maxAgeSeconds?: number
+  /** How strong that proof must be: an `acr`. */
+  acr?: string
+  /** What else the client is told, as members of the problem (RFC 9457 §3.2). Never logged. */
+  members?: Readonly<Record<string, unknown>>
   cause?: unknown
 }
 
@@ -58,10 +68,12 @@ export class Outcome extends Error {
   readonly reason: string | undefined
   readonly retryAfterSeconds: number | undefined
   readonly maxAgeSeconds: number | undefined
+  readonly acr: string | undefined
+  readonly members: Readonly<Record<string, unknown>> | undefined
 
   constructor(
     code: OutcomeCode,
-    { detail, reason, retryAfterSeconds, maxAgeSeconds, cause }: OutcomeOptions = {},
+    { detail, reason, retryAfterSeconds, maxAgeSeconds, acr, members, cause }: OutcomeOptions = {},
   ) {
     const { stackTraceLimit } = Error
     Error.stackTraceLimit = 0
@@ -72,5 +84,7 @@ export class Outcome extends Error {
     this.reason = reason
     this.retryAfterSeconds = retryAfterSeconds
     this.maxAgeSeconds = maxAgeSeconds
+    this.acr = acr
+    this.members = members
   }
 }

@@ -84,6 +84,7 @@ t.test('an account that is made for somebody is theirs', async (t) => {
   t.strictSame(told, {
     username: user.username,
     email: user.email,
+    email_verified: false,
     roles: ['author', 'editor'],
     status: 'active',
   })

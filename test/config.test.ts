@@ -45,6 +45,8 @@ const numbers: Record<string, string> = {
   LOGIN_RATE_WINDOW_SECONDS: '500',
   FORGERY_RATE_MAX: '7',
   FORGERY_RATE_WINDOW_SECONDS: '70',
+  ACCOUNT_RATE_MAX: '9',
+  ACCOUNT_RATE_WINDOW_SECONDS: '90',
 }
 
 /** What is wrong with the settings: a line each, that begins with a name. */
@@ -111,7 +113,12 @@ t.test('without any setting it is a service on the loopback with an embedded sto
       address: { max: 1000, windowSeconds: 60 },
       login: { max: 300, windowSeconds: 900 },
       forgery: { max: 1000, windowSeconds: 60 },
+      account: { max: 100, windowSeconds: 900 },
     },
+    mail: { target: { outboxFolder: 'data/outbox' }, from: 'latchkey@localhost' },
+    appUrl: 'http://localhost:3000',
+    mailSecondFactor: false,
+    secondFactorRoles: [],
     firstAdmin: undefined,
   })
   t.strictSame(loadConfig({ PORT: '8080' }).issuer, 'http://localhost:8080')
@@ -135,6 +142,11 @@ t.test('every setting arrives where it belongs', async (t) => {
     JWT_ALG: 'EdDSA',
     SIGNING_KEY: 'a private key',
     SERVICE_NAME: 'Ye Olde Orders',
+    SMTP_URL: 'smtps://ada:pass@mail.test',
+    MAIL_FROM: 'Orders <no-reply@orders.test>',
+    APP_URL: 'https://app.test/account',
+    MAIL_SECOND_FACTOR: 'on',
+    SECOND_FACTOR_ROLES: 'admin, billing',
   })
   t.strictSame(config, {
     host: '::',
@@ -171,7 +183,12 @@ t.test('every setting arrives where it belongs', async (t) => {
       address: { max: 20, windowSeconds: 30 },
       login: { max: 4, windowSeconds: 500 },
       forgery: { max: 7, windowSeconds: 70 },
+      account: { max: 9, windowSeconds: 90 },
     },
+    mail: { target: { smtpUrl: 'smtps://ada:pass@mail.test' }, from: 'Orders <no-reply@orders.test>' },
+    appUrl: 'https://app.test/account',
+    mailSecondFactor: true,
+    secondFactorRoles: ['admin', 'billing'],
     firstAdmin: { username: 'root', password: 'correct horse battery staple' },
   })
   t.equal(loadConfig({ ...production }).audience, 'https://auth.test', 'whose tokens, if nobody says')
@@ -251,6 +268,10 @@ t.test('all problems are told together, by name and never with the value', async
     TRUST_PROXY: marker,
     CORS_ORIGINS: marker,
     ISSUER: `ftp://${marker}.test`,
+    APP_URL: `ftp://${marker}.test`,
+    SMTP_URL: `http://:${marker}@mail.test`,
+    MAIL_SECOND_FACTOR: marker,
+    SECOND_FACTOR_ROLES: `${marker}, `,
     KEY_ENCRYPTION_SECRET: marker,
   }
   const expected = Object.keys(bad).sort()
@@ -303,6 +324,8 @@ t.test('a URL that is none, or another service’s, is told by name alone', asyn
     ],
     RATE_REDIS_URL: [marker, `${marker}:6379`, `postgres://${marker}`],
     ISSUER: [marker, `auth.${marker}.test`, `javascript:${marker}`],
+    SMTP_URL: [marker, `${marker}:25`, `http://${marker}`],
+    APP_URL: [marker, `javascript:${marker}`],
   })) {
     for (const value of values) {
       const problems = problemsOf({ KEY_ENCRYPTION_SECRET: goodSecret, [name]: value })
@@ -310,6 +333,17 @@ t.test('a URL that is none, or another service’s, is told by name alone', asyn
       t.notMatch(problems.join(), marker)
     }
   }
+})
+
+t.test('mails leave by a server, and in production by nothing else', async (t) => {
+  t.equal(loadConfig(production).mail, undefined, 'nothing is left in a folder that others may read')
+  t.strictSame(problemsOf({ ...production, SMTP_URL: 'smtp://mail.test' }), [
+    'MAIL_FROM is missing, but SMTP_URL is set: an address, or Name <address>',
+  ])
+  t.strictSame(problemsOf({ ...production, MAIL_SECOND_FACTOR: 'on' }), ['MAIL_SECOND_FACTOR needs SMTP_URL'])
+  const file = fileWith(t, 'smtp://mail.test\n')
+  const { mail } = loadConfig({ ...production, SMTP_URL_FILE: file, MAIL_FROM: 'a@b.test' })
+  t.strictSame(mail?.target, { smtpUrl: 'smtp://mail.test' })
 })
 
 t.test('a number is written in digits, within its limits, or refused', async (t) => {

@@ -210,7 +210,8 @@ async function grantedTo(
   { client_id, client_secret }: { client_id: string; client_secret: string },
 ): Promise<string> {
   const client = await app.clients.authenticate(client_id, client_secret)
-  return app.clients.grant(client, undefined, { requestId: '', address: '', userAgent: '' }).access_token
+  return app.clients.grant(client, undefined, { requestId: '', address: '', network: '', userAgent: '' })
+    .access_token
 }
 
 const giveRoles = (databaseUrl: string, id: string, roles: string[]) =>

@@ -706,7 +706,7 @@ t.test('what happens meanwhile', async (t) => {
     'everywhere, while a login that has seen it coming is faster: it is acknowledged all the same',
     async (t) => {
       const user = await registerAndLogIn(a.url)
-      const origin = { requestId: 'test', address: '127.0.0.1', userAgent: '' }
+      const origin = { requestId: 'test', address: '127.0.0.1', network: '127.0.0.1', userAgent: '' }
       await withClient(w.stores.env.DATABASE_URL as string, async (client) => {
         await client.query('begin')
         await client.query(`select from users where id = '${user.id}' for update`)

@@ -11,7 +11,9 @@ import type { Endings } from '../sessions/endings.ts'
 import { stepGeneration } from '../sessions/generation.ts'
 import type { SessionSummary, Sessions } from '../sessions/sessions.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
+import type { Guesses } from './guesses.ts'
 import type { NewAccount, Register } from './registration.ts'
+import type { SecondFactors } from './second-factors.ts'
 import { fold } from './usernames.ts'
 import { type Account, accountOf, adminRole, isActiveAdmin, type User } from './users.ts'
 
@@ -70,6 +72,8 @@ export interface Administration {
   deleteUser(id: string, actor: Actor): Promise<void>
   /** Ends what an account was issued. @returns the sessions that this ends, or would */
   recall(id: string, recall: Recall, actor: Actor): Promise<SessionSummary[]>
+  /** Takes the second factor away from whoever has lost it. Their sessions go on. */
+  removeFactors(id: string, actor: Actor): Promise<void>
   /** Ends one access token, whosever it is: nobody keeps which there are. */
   recallToken(jti: string, reason: string | undefined, actor: Actor): Promise<void>
 }
@@ -80,6 +84,8 @@ export interface AdministrationOptions {
   accessTokens: Pick<AccessTokens, 'latestExpiry'>
   sessions: Pick<Sessions & Endings, 'list' | 'endOf'>
   register: Register
+  factors: Pick<SecondFactors, 'removeOf'>
+  guesses: Pick<Guesses, 'forget'>
   revoke: Revoke
   audit: Audit
 }
@@ -102,7 +108,7 @@ const managedAccountOf = (user: User): ManagedAccount => ({ ...accountOf(user), 
 const beginsWith = (text: string) => `${text.replace(/[\\%_]/g, '\\$&')}%`
 
 export function createAdministration(options: AdministrationOptions): Administration {
-  const { db, clock, accessTokens, sessions, register, revoke, audit } = options
+  const { db, clock, accessTokens, sessions, register, factors, guesses, revoke, audit } = options
 
   async function change(id: string, { reason, unseats, survivors, apply }: Change, origin?: Origin) {
     let changed = undefined as Record<'before' | 'user', User> | undefined
@@ -192,7 +198,11 @@ export function createAdministration(options: AdministrationOptions): Administra
           reason: 'account_disabled',
           unseats: isClosing,
           survivors: (user) => (isClosing && user.status === 'active' ? 'none' : undefined),
-          apply: (tx, user) => update(tx, user, { status }),
+          async apply(tx, user) {
+            // Whom guesses have kept out is let in again.
+            if (!isClosing) await guesses.forget(tx, user.username)
+            return await update(tx, user, { status })
+          },
         },
         origin,
       )
@@ -210,6 +220,7 @@ export function createAdministration(options: AdministrationOptions): Administra
           survivors: () => 'none',
           async apply(tx, user) {
             await tx.delete(users).where(eq(users.id, user.id))
+            await guesses.forget(tx, user.username)
             return user
           },
         },
@@ -238,6 +249,8 @@ export function createAdministration(options: AdministrationOptions): Administra
       )
       return ending
     },
+
+    removeFactors: (id, actor) => factors.removeOf(id, actor),
 
     async recallToken(jti, reason = 'admin', { by, origin }) {
       const exp = inSeconds(clock) + longestLifetimeSeconds

@@ -1,13 +1,12 @@
 import { and, eq } from 'drizzle-orm'
 import type { Audit, LoginFailure, Origin } from '../audit/events.ts'
-import { generationSubject } from '../bearer/revoked-entries.ts'
 import type { Database } from '../db/connect.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
-import type { IsRefused } from '../revocation/refused.ts'
-import type { Endings } from '../sessions/endings.ts'
 import type { SessionTokens } from '../sessions/session-tokens.ts'
-import type { Sessions } from '../sessions/sessions.ts'
+import type { Admission } from './admission.ts'
+import type { Guess, Guesses } from './guesses.ts'
+import type { Challenge } from './mfa-login.ts'
 import type { Passwords } from './passwords.ts'
 import { findUserByName, type LoginUser } from './users.ts'
 
@@ -17,21 +16,28 @@ export interface LoginRequest {
   remember?: boolean
 }
 
-/** @throws Outcome `invalid_credentials` for every cause alike, `overloaded`, and what revoke throws when older sessions must end */
+/**
+ * @throws Outcome `invalid_credentials` for every cause alike, `mfa_required` if the password was right and is not enough,
+ *   `rate_limited`, `password_reset_required`, `overloaded`, and what revoke throws when older sessions must end
+ */
 export type LogIn = (request: LoginRequest, origin: Origin) => Promise<SessionTokens>
 
 export interface LoginOptions {
   db: Database
   passwords: Passwords
-  sessions: Pick<Sessions & Endings, 'start' | 'endSurplus' | 'endForgottenGeneration'>
-  isRefused: IsRefused
+  guesses: Pick<Guesses, 'begin'>
+  challenge: Challenge
+  admission: Admission
   audit: Audit
 }
 
-export function createLogin({ db, passwords, sessions, isRefused, audit }: LoginOptions): LogIn {
+export function createLogin(options: LoginOptions): LogIn {
+  const { db, passwords, guesses, challenge, admission, audit } = options
+
   return async function logIn(request, origin) {
-    const tokens = (await attempt(request, origin)) ?? (await attempt(request, origin))
-    if (!tokens) throw refused('changed', origin)
+    const guess = await guesses.begin(request.username, origin)
+    const tokens = (await attempt(request, guess, origin)) ?? (await attempt(request, guess, origin))
+    if (!tokens) throw await refused('changed', guess, origin)
     return tokens
   }
 
@@ -39,26 +45,24 @@ export function createLogin({ db, passwords, sessions, isRefused, audit }: Login
    * @returns undefined if the account changed while its password was being checked. It is then looked at once more: a
    *   new password or a ban that was faster wins, and a mere re-hash by a login next to this one does no harm
    */
-  async function attempt({ username, password, remember = false }: LoginRequest, origin: Origin) {
+  async function attempt(
+    { username, password, remember = false }: LoginRequest,
+    guess: Guess,
+    origin: Origin,
+  ): Promise<SessionTokens | undefined> {
     const user = await findUserByName(db, username)
     const matches = await passwords.verify(user?.passwordHash, password)
-    if (!user) throw refused('unknown', origin)
-    if (!matches) throw refused('wrong_password', origin, user)
-    if (user.status !== 'active') throw refused('disabled', origin, user)
-    // A database that was set back to a backup, or that a logout never reached, would start a session that is dead already.
-    if (await isRefused({ scope: 'generation', subject: generationSubject(user.id, user.generation) }))
-      await sessions.endForgottenGeneration(user.id, user.generation, origin)
+    if (!user) throw await refused('unknown', guess, origin)
+    if (!matches) throw await refused('wrong_password', guess, origin, user)
+    if (user.status !== 'active') throw await refused('disabled', guess, origin, user)
     const passwordHash = passwords.needsRehash(user.passwordHash)
       ? await rehash(user, password)
       : user.passwordHash
+    const proven = { ...user, passwordHash }
 
-    const { id, generation } = user
-    const { address, userAgent } = origin
-    const proof = { passwordHash, amr: ['pwd'], acr: 'aal1', address, userAgent }
-    const tokens = await sessions.start({ id, generation, ...proof, remember })
-    if (!tokens) return undefined
-    await sessions.endSurplus({ sub: id, sid: tokens.session_id }, origin)
-    audit.record({ event: 'login.succeeded', sub: user.id, sid: tokens.session_id }, origin)
+    await challenge(proven, { remember, guess, origin })
+    const tokens = await admission.admit(proven, { amr: ['pwd'], acr: 'aal1', remember }, origin)
+    if (tokens) await guess.wasRight()
     return tokens
   }
 
@@ -72,7 +76,13 @@ export function createLogin({ db, passwords, sessions, isRefused, audit }: Login
     return newHash
   }
 
-  function refused(reason: LoginFailure, origin: Origin, user?: LoginUser): Outcome {
+  async function refused(
+    reason: LoginFailure,
+    guess: Guess,
+    origin: Origin,
+    user?: LoginUser,
+  ): Promise<Outcome> {
+    await guess.wasWrong(origin, user?.id)
     audit.record({ event: 'login.failed', reason, ...(user && { sub: user.id }) }, origin)
     return new Outcome('invalid_credentials', { reason })
   }

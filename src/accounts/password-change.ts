@@ -6,7 +6,7 @@ import { Outcome } from '../outcomes.ts'
 import type { Revoke } from '../revocation/revoke.ts'
 import type { AssertFresh } from '../sessions/freshness.ts'
 import { stepGeneration } from '../sessions/generation.ts'
-import { renewProof, replaceRefreshTokens } from '../sessions/renewal.ts'
+import { continueSession, replaceRefreshTokens } from '../sessions/renewal.ts'
 import { issueSessionTokens, type SessionFacts, type SessionTokens } from '../sessions/session-tokens.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
@@ -24,7 +24,7 @@ export interface PasswordChange {
  * Gives an account another password. The session that asks goes on, with the tokens that this resolves with; all others have ended,
  * and whatever was issued before is dead.
  *
- * @throws Outcome `reauthentication_required`, `invalid_current_password`, `weak_password`, `invalid_request`, `overloaded`,
+ * @throws Outcome `reauthentication_required`, `invalid_current_password`, `password_reset_required`, `weak_password`, `invalid_request`, `overloaded`,
  *   `token_revoked` if the session has ended meanwhile, and what revoke throws
  */
 export type ChangePassword = (
@@ -69,7 +69,7 @@ export function createPasswordChange(options: PasswordChangeOptions): ChangePass
         const survivors = { sid }
         const entry = await stepGeneration(tx, { user, survivors, latestExpiry, now: new Date(now) })
         const accessEnd = latestExpiry * 1000
-        session = await renewProof(tx, sid, { now, accessEnd, amr: ['pwd'], acr: 'aal1', ...origin })
+        session = await continueSession(tx, sid, { now, accessEnd, ...origin })
         await replaceRefreshTokens(tx, sid, hashOpaqueToken(refreshToken))
         return [entry]
       },

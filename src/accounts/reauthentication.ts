@@ -2,9 +2,10 @@ import type { Audit, Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import { tokenEntry } from '../revocation/entries.ts'
 import type { Revoke } from '../revocation/revoke.ts'
-import { renewProof } from '../sessions/renewal.ts'
+import { continueSession } from '../sessions/renewal.ts'
 import { issueAccessToken, type SessionFacts, type SessionTokens } from '../sessions/session-tokens.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
+import type { ProveFactor } from './own-factor.ts'
 import type { ProveOwner } from './own-password.ts'
 
 /** Somebody who is logged in, as the access token says that they present. */
@@ -18,13 +19,14 @@ export interface Holder {
 
 /**
  * Gives another access token, of the same session, that says when and how its owner has proved who they are. The presented one is
- * dead then, and the refresh token is what it was.
+ * dead then, and the refresh token is what it was. Where there is a second factor, it takes a code of it too.
  *
- * @throws Outcome `invalid_current_password`, `overloaded`, `token_revoked` if the session has ended meanwhile, and what revoke throws
+ * @throws Outcome `invalid_current_password`, `mfa_required`, `invalid_code`, `password_reset_required`, `rate_limited`, `overloaded`,
+ *   `token_revoked` if the session has ended meanwhile, and what revoke throws
  */
 export type Reauthenticate = (
   holder: Holder,
-  password: string,
+  proof: { password: string; code?: string },
   origin: Origin,
 ) => Promise<Omit<SessionTokens, 'refresh_token'>>
 
@@ -32,15 +34,17 @@ export interface ReauthenticationOptions {
   clock: Clock
   accessTokens: AccessTokens
   proveOwner: ProveOwner
+  proveFactor: ProveFactor
   revoke: Revoke
   audit: Audit
 }
 
 export function createReauthentication(options: ReauthenticationOptions): Reauthenticate {
-  const { clock, accessTokens, proveOwner, revoke, audit } = options
+  const { clock, accessTokens, proveOwner, proveFactor, revoke, audit } = options
 
-  return async function reauthenticate(holder, password, origin) {
-    await proveOwner(holder, password, origin)
+  return async function reauthenticate(holder, { password, code }, origin) {
+    const user = await proveOwner(holder, password, origin)
+    const proof = await proveFactor(user, code, origin)
     const { sub, sid, jti, exp } = holder
     const now = clock.now()
     const iat = Math.floor(now / 1000)
@@ -51,7 +55,7 @@ export function createReauthentication(options: ReauthenticationOptions): Reauth
       reason: 'reauthenticated',
       origin,
       async within(tx) {
-        session = await renewProof(tx, sid, { now, accessEnd, amr: ['pwd'], acr: 'aal1', ...origin })
+        session = await continueSession(tx, sid, { now, accessEnd, ...origin }, proof)
         return [tokenEntry(jti, exp)]
       },
     })

@@ -6,6 +6,7 @@ import { durably } from '../db/durably.ts'
 import { isUniqueViolation } from '../db/errors.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
+import type { Addresses } from './addresses.ts'
 import { isImportable } from './imported-hashes.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
@@ -15,6 +16,8 @@ import type { User } from './users.ts'
 export interface NewAccount {
   username: string
   email?: string
+  /** Whether somebody knows already that its owner reads it. */
+  email_verified?: boolean
   /** Never the registering person's to choose. */
   roles?: readonly string[]
   /** One of the two; the hash is what another system made of it. */
@@ -35,6 +38,7 @@ export interface RegistrationOptions {
   clock: Clock
   passwordRules: PasswordRules
   passwords: Pick<Passwords, 'hash'>
+  addresses: Pick<Addresses, 'askToVerify'>
   audit: Audit
 }
 
@@ -43,6 +47,7 @@ export function createRegistration({
   clock,
   passwordRules,
   passwords,
+  addresses,
   audit,
 }: RegistrationOptions): Register {
   async function hashOf({ username, email, password, password_hash }: NewAccount): Promise<string> {
@@ -60,28 +65,34 @@ export function createRegistration({
   }
 
   return async function register(account, origin, by) {
-    const { email, roles = [] } = account
+    const { email, email_verified = false, roles = [] } = account
     const username = canonicalUsername(account.username)
     if (username === undefined) {
       throw new Outcome('invalid_request', {
         detail: `A username has ${usernameLength.min} to ${usernameLength.max} visible characters, without spaces or colons.`,
       })
     }
+    const now = new Date(clock.now())
     const user = {
       id: randomUUID(),
       username,
       email: email ?? null,
+      emailVerifiedAt: email !== undefined && email_verified ? now : null,
       passwordHash: await hashOf({ ...account, username }),
       roles: [...roles].sort(),
-      createdAt: new Date(clock.now()),
+      createdAt: now,
     }
     try {
-      const [inserted] = await durably(db, (tx) => tx.insert(users).values(user).returning())
+      const inserted = await durably(db, async (tx) => {
+        const [inserted] = await tx.insert(users).values(user).returning()
+        if (email !== undefined && !email_verified) await addresses.askToVerify(tx, user.id, email)
+        return inserted as User
+      })
       audit.record(
         { event: 'account.registered', sub: user.id, ...(by !== undefined && { by, roles }) },
         origin,
       )
-      return inserted as User
+      return inserted
     } catch (error) {
       if (isUniqueViolation(error, 'users_username_unique')) throw new Outcome('username_taken')
       throw error

@@ -11,14 +11,15 @@ export interface Account {
   id: string
   username: string
   email?: string
+  email_verified?: boolean
   roles: string[]
   created_at: string
 }
 
-export const accountOf = ({ id, username, email, roles, createdAt }: User): Account => ({
+export const accountOf = ({ id, username, email, emailVerifiedAt, roles, createdAt }: User): Account => ({
   id,
   username,
-  ...(email !== null && { email }),
+  ...(email !== null && { email, email_verified: emailVerifiedAt !== null }),
   roles,
   created_at: createdAt.toISOString(),
 })
@@ -29,10 +30,16 @@ export const adminRole = 'admin'
 export const isActiveAdmin = and(arrayContains(users.roles, [adminRole]), eq(users.status, 'active'))
 
 /** An account as a login sees it. */
-export type LoginUser = Pick<User, 'id' | 'passwordHash' | 'generation' | 'status'>
+export type LoginUser = Pick<User, 'id' | 'passwordHash' | 'generation' | 'status'> & {
+  hasTotp: boolean
+  hasVerifiedEmail: boolean
+}
 
 const selectUserByName = prepare<{ username: string }, LoginUser>(
-  sql`select id, password_hash as "passwordHash", generation, status from ${users}
+  sql`select id, password_hash as "passwordHash", generation, status,
+      exists (select from totp_factors where user_id = id and confirmed_at is not null) as "hasTotp",
+      email_verified_at is not null as "hasVerifiedEmail"
+    from ${users}
     where ${eq(users.username, sql.placeholder('username'))}`,
   'user_by_name',
 )

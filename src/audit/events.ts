@@ -4,17 +4,27 @@
 export interface Origin {
   requestId: string
   address: string
+  /** What of it is one client: an IPv4 address, or the /64 of an IPv6 one; empty if there is no address. */
+  network: string
   /** Of its header, at most 256 characters; empty if there was none. */
   userAgent: string
 }
 
-export type LoginFailure = 'unknown' | 'wrong_password' | 'disabled' | 'changed'
+export type LoginFailure =
+  | 'unknown'
+  | 'wrong_password'
+  | 'disabled'
+  | 'changed'
+  | 'wrong_code'
+  | 'challenge_over'
 
 export type AuditEvent =
   /** `by` is who made it for somebody else. */
   | { event: 'account.registered'; sub: string; by?: string; roles?: readonly string[] }
   | { event: 'account.disabled' | 'account.enabled' | 'account.deleted'; sub: string; by: string }
-  | { event: 'login.succeeded'; sub: string; sid: string }
+  /** Its password was right, and a code is asked for. */
+  | { event: 'login.challenged'; sub: string; methods: readonly string[] }
+  | { event: 'login.succeeded'; sub: string; sid: string; amr: readonly string[] }
   /** `sub` is absent for a name that nobody has; the name itself is not told: people type passwords into that field. */
   | { event: 'login.failed'; sub?: string; reason: LoginFailure }
   | {
@@ -29,6 +39,14 @@ export type AuditEvent =
       sub: string
       sid: string
     }
+  | { event: 'account.password_reset' | 'account.email_verified'; sub: string }
+  /** It could not be sent for as long as it would have been of use. */
+  | { event: 'mail.dropped'; kind: string }
+  | { event: 'factor.enrolled' | 'recovery_codes.renewed'; sub: string; sid: string }
+  /** `by` is absent where its owner did. */
+  | { event: 'factor.removed'; sub: string; by?: string }
+  /** Nobody comes in by guessing any more, nor by knowing, in this way: `kind` as in accounts/guesses. */
+  | { event: 'guessing.ended'; sub?: string; kind: string }
   | { event: 'account.recalled'; sub: string; sids: readonly string[]; reason: string; by: string }
   | { event: 'token.recalled'; jti: string; reason: string; by: string }
   | { event: 'account.roles_changed'; sub: string; roles: readonly string[]; by: string }

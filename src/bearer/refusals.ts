@@ -43,16 +43,17 @@ interface RefusalDetails {
   /** When it is worth another try. */
   retryAfterSeconds?: number | undefined
   maxAgeSeconds?: number | undefined
+  acr?: string | undefined
 }
 
 /** What goes with a status: why credentials were refused (RFC 6750 §3), or when it is worth another try. */
 export function refusalHeaders(
   status: number,
   challenge: ChallengeError | undefined,
-  { retryAfterSeconds = 1, maxAgeSeconds }: RefusalDetails = {},
+  { retryAfterSeconds = 1, ...proof }: RefusalDetails = {},
 ): Record<string, string> {
   return {
-    ...((status === 401 || challenge) && { 'WWW-Authenticate': bearerChallenge(challenge, maxAgeSeconds) }),
+    ...((status === 401 || challenge) && { 'WWW-Authenticate': bearerChallenge(challenge, proof) }),
     ...((status === 503 || status === 429) && { 'Retry-After': String(retryAfterSeconds) }),
   }
 }

@@ -19,22 +19,26 @@ import { signingAlgorithms } from '../bearer/algorithms.ts'
 const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' })
 const moment = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' })
 
-export const users = pgTable('users', {
-  id: uuid().primaryKey(),
-  /** The canonical form (accounts/usernames), so that uniqueness is the database's word. */
-  username: text().notNull().unique(),
-  email: text(),
-  /** When its owner has shown that they read it. */
-  emailVerifiedAt: moment('email_verified_at'),
-  passwordHash: text('password_hash').notNull(),
-  roles: text().array().notNull().default([]),
-  /** Steps by one whenever everything issued before must die; tokens carry it as `ver`. */
-  generation: integer().notNull().default(1),
-  status: text({ enum: ['active', 'disabled'] })
-    .notNull()
-    .default('active'),
-  createdAt: moment('created_at').notNull(),
-})
+export const users = pgTable(
+  'users',
+  {
+    id: uuid().primaryKey(),
+    /** The canonical form (accounts/usernames), so that uniqueness is the database's word. */
+    username: text().notNull().unique(),
+    email: text(),
+    /** When its owner has shown that they read it. */
+    emailVerifiedAt: moment('email_verified_at'),
+    passwordHash: text('password_hash').notNull(),
+    roles: text().array().notNull().default([]),
+    /** Steps by one whenever everything issued before must die; tokens carry it as `ver`. */
+    generation: integer().notNull().default(1),
+    status: text({ enum: ['active', 'disabled'] })
+      .notNull()
+      .default('active'),
+    createdAt: moment('created_at').notNull(),
+  },
+  (table) => [index('users_email_index').on(sql`lower(${table.email})`)],
+)
 
 export const sessions = pgTable(
   'sessions',

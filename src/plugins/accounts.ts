@@ -1,14 +1,23 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import { type Addresses, createAddresses, farewellJob, verificationJob } from '../accounts/addresses.ts'
 import { type Administration, createAdministration } from '../accounts/administration.ts'
+import { createAdmission } from '../accounts/admission.ts'
 import { ensureFirstAdmin } from '../accounts/first-admin.ts'
+import { createGuesses } from '../accounts/guesses.ts'
 import { createLogin, type LogIn } from '../accounts/login.ts'
+import { createMailTokens } from '../accounts/mail-tokens.ts'
+import { createMailedCodes, loginCodeJob } from '../accounts/mailed-codes.ts'
+import { type CompleteLogin, createMfaLogin } from '../accounts/mfa-login.ts'
+import { createOwnFactor } from '../accounts/own-factor.ts'
 import { createOwnPassword } from '../accounts/own-password.ts'
 import { type ChangePassword, createPasswordChange } from '../accounts/password-change.ts'
 import { createPasswordRules } from '../accounts/password-rules.ts'
 import { createPasswords } from '../accounts/passwords.ts'
 import { createReauthentication, type Reauthenticate } from '../accounts/reauthentication.ts'
+import { createRecovery, forgotJob, type Recovery } from '../accounts/recovery.ts'
 import { createRegistration } from '../accounts/registration.ts'
+import { createSecondFactors, type SecondFactors } from '../accounts/second-factors.ts'
 import { type Account, accountOf, findAccount, findUserByName } from '../accounts/users.ts'
 import type { Origin } from '../audit/events.ts'
 import type { Config } from '../config.ts'
@@ -22,8 +31,12 @@ declare module 'fastify' {
         origin: Origin,
       ): Promise<Account>
       logIn: LogIn
+      completeLogin: CompleteLogin
       reauthenticate: Reauthenticate
       changePassword: ChangePassword
+      factors: SecondFactors
+      recovery: Recovery
+      addresses: Addresses
       find(id: string): Promise<Account | undefined>
       /** By any spelling of the name. @throws Outcome `not_found` */
       findIdByName(username: string): Promise<string>
@@ -32,42 +45,81 @@ declare module 'fastify' {
 }
 
 export interface AccountsOptions {
-  config: Pick<Config, 'serviceName' | 'passwordMinLength' | 'passwords' | 'firstAdmin'>
+  config: Pick<
+    Config,
+    | 'serviceName'
+    | 'passwordMinLength'
+    | 'passwords'
+    | 'firstAdmin'
+    | 'limits'
+    | 'appUrl'
+    | 'mailSecondFactor'
+  >
 }
 
 export default fp(
   async function accounts(app: FastifyInstance, { config }: AccountsOptions) {
     const { clock, audit, sessions, accessTokens } = app
+    const { assertFresh } = sessions
     const { revoke, isRefused } = app.revocation
-    const { db } = app.database
+    const { db, sealer } = app.database
+    const { serviceName, appUrl, passwordMinLength: minLength } = config
+    const queue = app.mail?.queue
+
     const passwords = await createPasswords(config.passwords)
-    const { serviceName, passwordMinLength: minLength } = config
     const passwordRules = createPasswordRules({ minLength, serviceName })
-    const register = createRegistration({ db, clock, passwordRules, passwords, audit })
-    const proveOwner = createOwnPassword({ db, passwords, audit })
+    const guesses = createGuesses({ db, clock, limit: config.limits.account, audit })
+    const mailTokens = createMailTokens({ clock })
+    const writing = { db, clock, queue, mailTokens, audit, appUrl, serviceName }
+    const addresses = createAddresses({ ...writing, assertFresh })
+    const recovery = createRecovery({ ...writing, accessTokens, passwordRules, passwords, guesses, revoke })
+    const register = createRegistration({ db, clock, passwordRules, passwords, addresses, audit })
     if (config.firstAdmin) await ensureFirstAdmin({ db, register, audit, ...config.firstAdmin })
+
+    const factors = createSecondFactors({ db, clock, sealer, serviceName, assertFresh, guesses, audit })
+    const mailedCodes =
+      config.mailSecondFactor && queue ? createMailedCodes({ db, clock, queue, serviceName }) : undefined
+    const admission = createAdmission({ sessions, isRefused, guesses, audit })
+    const { challenge, completeLogin } = createMfaLogin({
+      ...{ db, clock, factors, mailedCodes, guesses, admission, audit },
+    })
+    const proveOwner = createOwnPassword({ db, passwords, guesses, audit })
+    const proveFactor = createOwnFactor({ factors, guesses })
+
+    app.mail?.composeBy({
+      [forgotJob]: recovery.compose,
+      [verificationJob]: addresses.composeVerification,
+      [farewellJob]: addresses.composeFarewell,
+      [loginCodeJob]: async ({ challenge = '' }) =>
+        (await mailedCodes?.compose(Buffer.from(challenge, 'hex'))) ?? [],
+    })
+
     app.decorate('accounts', {
       register: async (account, origin) => accountOf(await register(account, origin)),
-      logIn: createLogin({ db, passwords, sessions, isRefused, audit }),
-      reauthenticate: createReauthentication({ clock, accessTokens, proveOwner, revoke, audit }),
-      changePassword: createPasswordChange({
-        clock,
-        accessTokens,
-        assertFresh: sessions.assertFresh,
-        proveOwner,
-        passwordRules,
-        passwords,
-        revoke,
-        audit,
+      logIn: createLogin({ db, passwords, guesses, challenge, admission, audit }),
+      completeLogin,
+      reauthenticate: createReauthentication({
+        ...{ clock, accessTokens, proveOwner, proveFactor, revoke, audit },
       }),
+      changePassword: createPasswordChange({
+        ...{ clock, accessTokens, assertFresh, proveOwner, passwordRules, passwords, revoke, audit },
+      }),
+      factors,
+      recovery,
+      addresses,
       find: (id: string) => findAccount(db, id),
       async findIdByName(username) {
         const user = await findUserByName(db, username)
         if (!user) throw new Outcome('not_found')
         return user.id
       },
-      ...createAdministration({ db, clock, accessTokens, sessions, register, revoke, audit }),
+      ...createAdministration({
+        ...{ db, clock, accessTokens, sessions, register, factors, guesses, revoke, audit },
+      }),
     })
   },
-  { name: 'accounts', dependencies: ['clock', 'audit', 'database', 'revocation', 'tokens', 'sessions'] },
+  {
+    name: 'accounts',
+    dependencies: ['clock', 'audit', 'database', 'revocation', 'tokens', 'sessions', 'mail'],
+  },
 )

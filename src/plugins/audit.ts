@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { type Audit, createAudit, type Origin } from '../audit/events.ts'
+import { networkOf } from './client-network.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -18,7 +19,12 @@ export default fp(
     app.decorateRequest('origin', {
       getter() {
         const { 'user-agent': userAgent = '' } = this.headers
-        return { requestId: this.id, address: this.ip ?? '', userAgent: userAgent.slice(0, 256) }
+        return {
+          requestId: this.id,
+          address: this.ip ?? '',
+          network: networkOf(this),
+          userAgent: userAgent.slice(0, 256),
+        }
       },
     })
   },

@@ -1,7 +1,9 @@
 /** The guard of routes that need a role. It stands behind the one that needs a token. */
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import type { PersonClaims } from '../bearer/claims.ts'
 import { meetsDemand, type RoleDemand } from '../bearer/roles.ts'
+import type { Config } from '../config.ts'
 import { Outcome } from '../outcomes.ts'
 
 declare module 'fastify' {
@@ -11,15 +13,38 @@ declare module 'fastify' {
      * of them ends its generation.
      */
     demandRoles(this: FastifyInstance, demand: RoleDemand): void
+    /** The same for one request. @throws Outcome `forbidden`, `reauthentication_required` if it takes a second factor */
+    assertRoles(claims: Proven, demand: RoleDemand): void
+    /** Those that count: some may take a second factor. */
+    rolesOf(claims: Proven): readonly string[]
   }
 }
 
+type Proven = Pick<PersonClaims, 'roles' | 'acr'>
+
+export interface AuthorizationOptions {
+  config: Pick<Config, 'secondFactorRoles'>
+}
+
+const acr = 'aal2'
+
 export default fp(
-  async function authorization(app: FastifyInstance) {
+  async function authorization(app: FastifyInstance, { config }: AuthorizationOptions) {
+    const { secondFactorRoles } = config
+    const rolesOf = (claims: Proven) =>
+      claims.acr === acr ? claims.roles : claims.roles.filter((role) => !secondFactorRoles.includes(role))
+
+    function assertRoles(claims: Proven, demand: RoleDemand): void {
+      if (meetsDemand(rolesOf(claims), demand)) return
+      if (meetsDemand(claims.roles, demand)) throw new Outcome('reauthentication_required', { acr })
+      throw new Outcome('forbidden')
+    }
+
+    app.decorate('rolesOf', rolesOf)
+    app.decorate('assertRoles', assertRoles)
     app.decorate('demandRoles', function (demand) {
-      this.addHook('onRequest', async ({ accessToken }) => {
-        if (!meetsDemand(accessToken.claims.roles, demand)) throw new Outcome('forbidden')
-      })
+      this.describeRoutes({ failures: ['reauthentication_required'] })
+      this.addHook('onRequest', async ({ accessToken }) => assertRoles(accessToken.claims, demand))
     })
   },
   { name: 'authorization', dependencies: ['authentication', 'openapi'] },

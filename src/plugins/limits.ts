@@ -4,13 +4,13 @@
  * signature check: those are counted too.
  */
 import { createHash } from 'node:crypto'
-import { isIP } from 'node:net'
-import rateLimit, { normalizeIP, type RateLimitPluginOptions } from '@fastify/rate-limit'
+import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { canonicalUsername } from '../accounts/usernames.ts'
 import type { Config } from '../config.ts'
 import { Outcome } from '../outcomes.ts'
+import { networkOf } from './client-network.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -38,9 +38,9 @@ export default fp(
     const { rateRedis } = app
 
     const { address, login, forgery } = config.limits
-    const countAddress = await createCount(address, addressOf, 'rl:address:')
+    const countAddress = await createCount(address, networkOf, 'rl:address:')
     const countLogin = await createCount(login, loginOf, 'rl:login:')
-    const countForgery = await createCount(forgery, addressOf)
+    const countForgery = await createCount(forgery, networkOf)
 
     /** @param inRedis how its keys there begin; without it, this process counts by itself. @returns undefined where the limit is off */
     async function createCount(
@@ -110,23 +110,11 @@ function tell(reply: FastifyReply, count: Awaited<ReturnType<Count>> | undefined
 const surplus = (ttlInSeconds: number) =>
   new Outcome('rate_limited', { retryAfterSeconds: Math.max(1, ttlInSeconds) })
 
-/** A proxy may write a port behind the address. */
-const forwarded = /^\[?([\da-f.:]+?)\]?(:\d+)?$/i
-
-/**
- * An IPv6 client has a whole /64, and an IPv4 address may be written as IPv6. Whoever is at no address, as a connection that is
- * gone or one from a proxy that writes something else, is one client.
- */
-function addressOf({ ip = '' }: FastifyRequest): string {
-  const address = isIP(ip) ? ip : (forwarded.exec(ip)?.[1] ?? '')
-  return isIP(address) ? normalizeIP(address) : ''
-}
-
 /** Hashed: people type passwords where names belong. However a name is spelled, it is one account. */
 function loginOf(request: FastifyRequest): string {
   const { username } = request.body as { username?: string }
   const account = username === undefined ? request.accessToken.claims.sub : canonicalUsername(username)
   return createHash('sha256')
-    .update(`${addressOf(request)} ${account ?? username}`)
+    .update(`${networkOf(request)} ${account ?? username}`)
     .digest('base64url')
 }

@@ -17,6 +17,13 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   ...refusals,
   invalid_request: { status: 400, detail: 'The request is invalid.' },
   invalid_credentials: { status: 401, detail: 'No account has this username and this password.' },
+  mfa_required: { status: 403, detail: 'This account has a second factor: show a code of it too.' },
+  mfa_token_invalid: { status: 401, detail: 'This login is over: begin anew, with the password.' },
+  invalid_code: { status: 403, detail: 'This code is wrong, too old, or used.' },
+  password_reset_required: {
+    status: 403,
+    detail: 'This account was guessed at too often: choose another password, by POST /password/forgot.',
+  },
   reauthentication_required: {
     status: 401,
     detail: 'This needs a recent login: prove who you are once more, by POST /reauthenticate.',
@@ -39,6 +46,14 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   },
   request_timeout: { status: 408, detail: 'The request did not arrive in time.' },
   username_taken: { status: 409, detail: 'Somebody has this username already.' },
+  already_enrolled: {
+    status: 409,
+    detail: 'This account has an authenticator app: remove it before you set up another.',
+  },
+  invalid_token: {
+    status: 400,
+    detail: 'This link is wrong, too old, or used: ask for another one.',
+  },
   last_admin: { status: 409, detail: 'Somebody must be an admin: make another one first.' },
   key_pending: {
     status: 409,
@@ -96,7 +111,7 @@ export const Problem = Type.Object(
 )
 
 export function problemOf(
-  { code, detail }: Outcome,
+  { code, detail, members }: Outcome,
   requestId: string,
   reader: Reader = 'client',
 ): Static<typeof Problem> {
@@ -109,6 +124,7 @@ export function problemOf(
     detail: detail ?? usual,
     code,
     request_id: requestId,
+    ...members,
   }
 }
 

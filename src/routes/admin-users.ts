@@ -146,6 +146,25 @@ export const adminUsersRoutes: FastifyPluginAsyncTypebox = async (app) => {
   )
 
   app.delete(
+    '/admin/users/:id/mfa',
+    {
+      config: { failures: ['not_found', 'unavailable'] },
+      schema: {
+        operationId: 'removeFactors',
+        summary: 'Take the second factor from an account',
+        description: 'For whoever has lost their app and their recovery codes. Their sessions go on.',
+        tags,
+        params: AccountParams,
+        response: { 204: NoContent('A login takes the password alone.') },
+      },
+    },
+    async (request, reply) => {
+      await app.accounts.removeFactors(request.params.id, actorOf(request))
+      return reply.code(204).send()
+    },
+  )
+
+  app.delete(
     '/admin/tokens/:jti',
     {
       config: { failures: ['unavailable'] },

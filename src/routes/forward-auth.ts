@@ -4,7 +4,6 @@
  */
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods, RouteOptions } from 'fastify'
-import { Outcome } from '../outcomes.ts'
 import { RoleParams } from '../schemas/accounts.ts'
 import { ScopeParams } from '../schemas/clients.ts'
 import { LetThrough } from '../schemas/forward-auth.ts'
@@ -43,7 +42,7 @@ export const forwardAuthRoutes: FastifyPluginAsyncTypebox = async (app) => {
   onAnyMethod(app, {
     url: '/forward-auth/role/:role',
     onRequest: [demandRole, letPersonThrough],
-    config: { failures: ['forbidden'] },
+    config: { failures: ['forbidden', 'reauthentication_required'] },
     schema: {
       operationId: 'forwardAuthByRole',
       summary: 'Ask for a proxy whether a request of somebody with this role may pass',
@@ -69,13 +68,13 @@ export const forwardAuthScopeRoute: FastifyPluginAsyncTypebox = async (app) => {
 }
 
 /** What is no role's name is nobody's role. */
-async function demandRole({ params, accessToken }: FastifyRequest): Promise<void> {
+async function demandRole({ params, accessToken, server }: FastifyRequest): Promise<void> {
   const { role } = params as { role: string }
-  if (!accessToken.claims.roles.includes(role)) throw new Outcome('forbidden')
+  server.assertRoles(accessToken.claims, { anyOf: [role] })
 }
 
-const letPersonThrough = ({ accessToken }: FastifyRequest, reply: FastifyReply) =>
-  letThrough(accessToken.claims, reply)
+const letPersonThrough = ({ accessToken: { claims }, server }: FastifyRequest, reply: FastifyReply) =>
+  letThrough({ ...claims, roles: server.rolesOf(claims) }, reply)
 
 /** None of these can split a header or a list: three are UUIDs, and roles have a grammar (bearer/claims). */
 function letThrough({ sub, jti, ...claims }: AnyClaims, reply: FastifyReply): void {

@@ -16,6 +16,7 @@ export const myPasswordRoute: FastifyPluginAsyncTypebox = async (app) => {
           'cross_site',
           'reauthentication_required',
           'invalid_current_password',
+          'password_reset_required',
           'weak_password',
           'overloaded',
           'unavailable',

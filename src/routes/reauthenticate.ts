@@ -4,14 +4,23 @@ import { SessionTokens } from '../schemas/sessions.ts'
 
 const description = `\
 For what answers \`reauthentication_required\` (RFC 9470). The session goes on: the reply has an access token with a new
-\`auth_time\`, the presented one is dead, and the refresh token stays what it is.`
+\`auth_time\`, the presented one is dead, and the refresh token stays what it is. Whoever has a second factor shows a code of it too.`
 
 export const reauthenticateRoute: FastifyPluginAsyncTypebox = async (app) => {
   app.post(
     '/reauthenticate',
     {
       preHandler: app.limitLogins,
-      config: { failures: ['invalid_current_password', 'overloaded', 'unavailable'] },
+      config: {
+        failures: [
+          'invalid_current_password',
+          'mfa_required',
+          'invalid_code',
+          'password_reset_required',
+          'overloaded',
+          'unavailable',
+        ],
+      },
       schema: {
         operationId: 'reauthenticate',
         summary: 'Prove once more who you are',
@@ -24,7 +33,7 @@ export const reauthenticateRoute: FastifyPluginAsyncTypebox = async (app) => {
     async (request, reply) => {
       reply.header('cache-control', 'no-store')
       const { accessToken, body, origin } = request
-      return await app.accounts.reauthenticate(accessToken.claims, body.password, origin)
+      return await app.accounts.reauthenticate(accessToken.claims, body, origin)
     },
   )
 }

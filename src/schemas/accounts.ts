@@ -1,6 +1,7 @@
 import { Type } from 'typebox'
 import { rolePattern } from '../bearer/roles.ts'
 import { Id } from './id.ts'
+import { code } from './second-factors.ts'
 import { Session } from './sessions.ts'
 
 // Only the shape is said here. What a good username or password is, the accounts know: it depends on the settings.
@@ -19,6 +20,11 @@ export const Account = Type.Object(
     id: Type.String({ format: 'uuid', description: 'The `sub` of its tokens.' }),
     username: Type.String({ description: 'In its canonical form.', examples: ['ada'] }),
     email: Type.Optional(Type.String({ examples: ['ada@example.org'] })),
+    email_verified: Type.Optional(
+      Type.Boolean({
+        description: 'Whether they have shown that they read it. Only then it recovers the account.',
+      }),
+    ),
     roles: Type.Array(Type.String()),
     created_at: Type.String({ format: 'date-time' }),
   },
@@ -83,6 +89,9 @@ export const NewAccountBody = Type.Object(
       }),
     ),
     email: Type.Optional(email),
+    email_verified: Type.Optional(
+      Type.Boolean({ description: 'Whether it is known already that they read it.' }),
+    ),
     roles: Type.Optional(roles),
   },
   { $id: 'NewAccount', additionalProperties: false },
@@ -123,7 +132,7 @@ export const RoleParams = Type.Object({ role })
 export const RolesBody = Type.Object({ roles }, { $id: 'Roles', additionalProperties: false })
 
 export const ReauthenticationBody = Type.Object(
-  { password },
+  { password, code: Type.Optional(code) },
   { $id: 'Reauthentication', additionalProperties: false },
 )
 
@@ -135,21 +144,62 @@ export const PasswordChangeBody = Type.Object(
   { $id: 'PasswordChange', additionalProperties: false },
 )
 
+const session = Type.Unsafe<'body' | 'cookie'>(
+  Type.String({
+    enum: ['body', 'cookie'],
+    default: 'body',
+    description:
+      'Where the refresh token is put: into the reply, or for browsers into a cookie that scripts cannot read.',
+  }),
+)
+
 export const LoginBody = Type.Object(
   {
     username,
     password,
     remember: Type.Optional(Type.Boolean({ description: 'Asks for a longer session.' })),
-    session: Type.Optional(
-      Type.Unsafe<'body' | 'cookie'>(
-        Type.String({
-          enum: ['body', 'cookie'],
-          default: 'body',
-          description:
-            'Where the refresh token is put: into the reply, or for browsers into a cookie that scripts cannot read.',
-        }),
-      ),
-    ),
+    session: Type.Optional(session),
   },
   { $id: 'Login', additionalProperties: false },
 )
+
+export const MfaLoginBody = Type.Object(
+  {
+    mfa_token: Type.String({
+      maxLength: 256,
+      description: 'Of the `mfa_required` that the password was answered by.',
+    }),
+    code,
+    session: Type.Optional(session),
+  },
+  { $id: 'MfaLogin', additionalProperties: false },
+)
+
+export const ForgottenPasswordBody = Type.Unsafe<{ username?: string; email?: string }>({
+  $id: 'ForgottenPassword',
+  type: 'object',
+  properties: { username, email },
+  minProperties: 1,
+  maxProperties: 1,
+  additionalProperties: false,
+  description: 'One of the two.',
+  examples: [{ email: 'ada@example.org' }],
+})
+
+/** Of a link in a mail. */
+const mailToken = Type.String({ maxLength: 256, description: 'What stands behind `=` in the link.' })
+
+export const PasswordResetBody = Type.Object(
+  {
+    token: mailToken,
+    new_password: Type.String({ maxLength: 1024, examples: ['battery of correct horses'] }),
+  },
+  { $id: 'PasswordReset', additionalProperties: false },
+)
+
+export const EmailVerificationBody = Type.Object(
+  { token: mailToken },
+  { $id: 'EmailVerification', additionalProperties: false },
+)
+
+export const EmailChangeBody = Type.Object({ email }, { $id: 'EmailChange', additionalProperties: false })

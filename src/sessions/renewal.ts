@@ -7,36 +7,48 @@ import { isLive } from './liveness.ts'
 import { noteAccess } from './rotation.ts'
 import { type SessionFacts, sessionFacts } from './session-tokens.ts'
 
-/** Times are in milliseconds since the epoch. */
+/** How somebody has just proved who they are. */
 export interface Proof {
+  amr: readonly string[]
+  acr: string
+}
+
+/** Times are in milliseconds since the epoch. */
+export interface Continuation {
   now: number
   /** The `exp` of the access token that comes of it. */
   accessEnd: number
-  amr: readonly string[]
-  acr: string
   address: string
   userAgent: string
 }
 
-/** @throws Outcome `token_revoked` if the session has ended meanwhile */
-export async function renewProof(tx: Database, sid: string, proof: Proof): Promise<SessionFacts> {
+/**
+ * @param proof in place of the one that the session has
+ * @throws Outcome `token_revoked` if the session has ended meanwhile
+ */
+export async function continueSession(
+  tx: Database,
+  sid: string,
+  continuation: Continuation,
+  proof?: Proof,
+): Promise<SessionFacts> {
+  const { now } = continuation
   const [live] = await tx
     .select({ roles: users.roles })
     .from(users)
     .innerJoin(sessions, eq(sessions.userId, users.id))
-    .where(and(eq(sessions.id, sid), isLive(proof.now)))
+    .where(and(eq(sessions.id, sid), isLive(now)))
     .for('no key update')
   if (!live) throw new Outcome('token_revoked')
-  await noteAccess(tx, sid, proof)
-  const [session] = await tx
-    .update(sessions)
-    .set({
-      authTime: new Date(Math.floor(proof.now / 1000) * 1000),
-      amr: [...proof.amr],
-      acr: proof.acr,
-    })
-    .where(eq(sessions.id, sid))
-    .returning()
+  await noteAccess(tx, sid, continuation)
+  if (proof) {
+    const authTime = new Date(Math.floor(now / 1000) * 1000)
+    await tx
+      .update(sessions)
+      .set({ authTime, amr: [...proof.amr], acr: proof.acr })
+      .where(eq(sessions.id, sid))
+  }
+  const [session] = await tx.select().from(sessions).where(eq(sessions.id, sid))
   return sessionFacts(session as typeof sessions.$inferSelect, live.roles)
 }
 

@@ -1,0 +1,226 @@
+/** The second factor of an account: an authenticator app, and the recovery codes that stand in for it. */
+import { randomBytes } from 'node:crypto'
+import { and, count, eq, isNotNull, isNull, lt } from 'drizzle-orm'
+import { Secret } from 'otpauth'
+import type { Audit, Origin } from '../audit/events.ts'
+import type { Clock } from '../db/clock.ts'
+import type { Database } from '../db/connect.ts'
+import { durably } from '../db/durably.ts'
+import type { Sealer } from '../db/sealing.ts'
+import { recoveryCodes, totpFactors, users } from '../db/tables.ts'
+import { Outcome } from '../outcomes.ts'
+import type { AssertFresh } from '../sessions/freshness.ts'
+import { hashOpaqueToken } from '../tokens/opaque-tokens.ts'
+import type { Guesses } from './guesses.ts'
+import { describeEnrolment, type Enrolment, findTimeStep, generateTotpSecret } from './totp.ts'
+
+/** Somebody who is logged in, and how they proved who they are. */
+export interface ProvenHolder {
+  sub: string
+  sid: string
+  auth_time: number
+  acr: string
+}
+
+export type FactorMethod = 'totp' | 'recovery_code'
+
+export interface FactorSummary {
+  methods: FactorMethod[]
+  recovery_codes_left: number
+}
+
+/** All that take a holder throw Outcome `reauthentication_required` where their proof is too old, or too weak to change what is there. */
+export interface SecondFactors {
+  summarize(sub: string): Promise<FactorSummary>
+  /** Begins to set up an app, in place of one that was begun before. @throws Outcome `already_enrolled` */
+  enrol(holder: ProvenHolder): Promise<Enrolment>
+  /** Ends that, by a first code. From now on a login takes one. @returns the recovery codes. @throws Outcome `invalid_code`, and as guessing */
+  confirm(holder: ProvenHolder, code: string, origin: Origin): Promise<string[]>
+  /** @throws Outcome `not_found` if there is no app */
+  renewRecoveryCodes(holder: ProvenHolder, origin: Origin): Promise<string[]>
+  remove(holder: ProvenHolder, origin: Origin): Promise<void>
+  /** For an admin, of somebody who has lost everything. @throws Outcome `not_found` if there is no account */
+  removeOf(sub: string, actor: { by: string; origin?: Origin }): Promise<void>
+  /** Uses a code up. @returns what it is a code of, or undefined if it is not good (any more) */
+  use(sub: string, code: string): Promise<FactorMethod | undefined>
+}
+
+export interface SecondFactorsOptions {
+  db: Database
+  clock: Clock
+  sealer: Sealer
+  /** What people know the service by, for their app. */
+  serviceName: string
+  assertFresh: AssertFresh
+  guesses: Pick<Guesses, 'begin'>
+  audit: Audit
+}
+
+const recoveryCodeCount = 10
+
+export function createSecondFactors(options: SecondFactorsOptions): SecondFactors {
+  const { db, clock, sealer, serviceName, assertFresh, guesses, audit } = options
+  const purposeOf = (sub: string) => `totp ${sub}`
+
+  async function findUsername(sub: string): Promise<string> {
+    const [user] = await db.select({ username: users.username }).from(users).where(eq(users.id, sub))
+    if (!user) throw new Outcome('not_found')
+    return user.username
+  }
+
+  /** Uses the code of a time step up: of those who show it at once, one has. @returns whether it was good */
+  async function useTotp(tx: Database, sub: string, code: string, isConfirmed: boolean): Promise<boolean> {
+    const state = isConfirmed ? isNotNull(totpFactors.confirmedAt) : isNull(totpFactors.confirmedAt)
+    const theirs = and(eq(totpFactors.userId, sub), state)
+    const [factor] = await tx.select().from(totpFactors).where(theirs)
+    if (!factor) return false
+    const lastStep = findTimeStep(sealer.open(purposeOf(sub), factor.sealedSecret), code, clock.now())
+    if (lastStep === undefined) return false
+    const confirmedAt = factor.confirmedAt ?? new Date(clock.now())
+    const used = await tx
+      .update(totpFactors)
+      .set({ lastStep, confirmedAt })
+      // Another enrolment may have begun, with another secret.
+      .where(
+        and(theirs, lt(totpFactors.lastStep, lastStep), eq(totpFactors.sealedSecret, factor.sealedSecret)),
+      )
+      .returning({ userId: totpFactors.userId })
+    return used.length > 0
+  }
+
+  async function useRecoveryCode(sub: string, code: string): Promise<boolean> {
+    const used = await durably(db, (tx) =>
+      tx
+        .delete(recoveryCodes)
+        .where(and(eq(recoveryCodes.hash, hashOpaqueToken(code)), eq(recoveryCodes.userId, sub)))
+        .returning({ hash: recoveryCodes.hash }),
+    )
+    return used.length > 0
+  }
+
+  async function replaceRecoveryCodes(tx: Database, userId: string): Promise<string[]> {
+    const codes = Array.from({ length: recoveryCodeCount }, generateRecoveryCode)
+    await tx.delete(recoveryCodes).where(eq(recoveryCodes.userId, userId))
+    await tx
+      .insert(recoveryCodes)
+      .values(codes.map((code) => ({ hash: hashOpaqueToken(canonicalCode(code)), userId })))
+    return codes
+  }
+
+  async function clear(tx: Database, sub: string): Promise<boolean> {
+    await tx.delete(recoveryCodes).where(eq(recoveryCodes.userId, sub))
+    const gone = await tx
+      .delete(totpFactors)
+      .where(eq(totpFactors.userId, sub))
+      .returning({ confirmedAt: totpFactors.confirmedAt })
+    return gone.some(({ confirmedAt }) => confirmedAt !== null)
+  }
+
+  return {
+    async summarize(sub) {
+      const [factor] = await db
+        .select({ userId: totpFactors.userId })
+        .from(totpFactors)
+        .where(and(eq(totpFactors.userId, sub), isNotNull(totpFactors.confirmedAt)))
+      const [codes] = await db
+        .select({ left: count() })
+        .from(recoveryCodes)
+        .where(eq(recoveryCodes.userId, sub))
+      const left = codes?.left ?? 0
+      return {
+        methods: [...(factor ? (['totp'] as const) : []), ...(left > 0 ? (['recovery_code'] as const) : [])],
+        recovery_codes_left: left,
+      }
+    },
+
+    async enrol(holder) {
+      assertFresh(holder)
+      const { sub } = holder
+      const username = await findUsername(sub)
+      const secret = generateTotpSecret()
+      const factor = { userId: sub, sealedSecret: sealer.seal(purposeOf(sub), secret) }
+      const begun = await durably(db, (tx) =>
+        tx
+          .insert(totpFactors)
+          .values(factor)
+          .onConflictDoUpdate({
+            target: totpFactors.userId,
+            set: factor,
+            setWhere: isNull(totpFactors.confirmedAt),
+          })
+          .returning({ userId: totpFactors.userId }),
+      )
+      if (begun.length === 0) throw new Outcome('already_enrolled')
+      return await describeEnrolment(secret, { issuer: serviceName, username })
+    },
+
+    async confirm(holder, code, origin) {
+      assertFresh(holder)
+      const { sub, sid } = holder
+      const guess = await guesses.begin(await findUsername(sub), 'code')
+      const codes = await durably(db, async (tx) =>
+        (await useTotp(tx, sub, canonicalCode(code), false))
+          ? await replaceRecoveryCodes(tx, sub)
+          : undefined,
+      )
+      if (!codes) {
+        await guess.wasWrong(origin, sub)
+        throw new Outcome('invalid_code')
+      }
+      await guess.wasRight()
+      audit.record({ event: 'factor.enrolled', sub, sid }, origin)
+      return codes
+    },
+
+    async renewRecoveryCodes(holder, origin) {
+      assertFresh(holder, 'aal2')
+      const { sub, sid } = holder
+      const codes = await durably(db, async (tx) => {
+        const [factor] = await tx
+          .select()
+          .from(totpFactors)
+          .where(and(eq(totpFactors.userId, sub), isNotNull(totpFactors.confirmedAt)))
+          .for('update')
+        if (!factor) throw new Outcome('not_found')
+        return await replaceRecoveryCodes(tx, sub)
+      })
+      audit.record({ event: 'recovery_codes.renewed', sub, sid }, origin)
+      return codes
+    },
+
+    async remove(holder, origin) {
+      assertFresh(holder)
+      const { sub } = holder
+      const wasConfirmed = await durably(db, async (tx) => {
+        const [factor] = await tx.select().from(totpFactors).where(eq(totpFactors.userId, sub)).for('update')
+        if (!factor) throw new Outcome('not_found')
+        // Whoever logged in before it was set up has not shown it.
+        if (factor.confirmedAt) assertFresh(holder, 'aal2')
+        return await clear(tx, sub)
+      })
+      if (wasConfirmed) audit.record({ event: 'factor.removed', sub }, origin)
+    },
+
+    async removeOf(sub, { by, origin }) {
+      await findUsername(sub)
+      if (await durably(db, (tx) => clear(tx, sub)))
+        audit.record({ event: 'factor.removed', sub, by }, origin)
+    },
+
+    async use(sub, typed) {
+      const code = canonicalCode(typed)
+      if (/^\d+$/.test(code))
+        return (await durably(db, (tx) => useTotp(tx, sub, code, true))) ? 'totp' : undefined
+      return (await useRecoveryCode(sub, code)) ? 'recovery_code' : undefined
+    },
+  }
+}
+
+/** 128 bits, in Base32, with dashes for whoever copies it from paper. */
+const generateRecoveryCode = (): string =>
+  new Secret({ buffer: new Uint8Array(randomBytes(16)).buffer }).base32
+    .toLowerCase()
+    .replace(/.{5}(?=..)/g, '$&-')
+
+/** However it was typed. */
+const canonicalCode = (code: string): string => code.replace(/[\s-]/g, '').toLowerCase()
