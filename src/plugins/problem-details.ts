@@ -1,6 +1,6 @@
 /** How each outcome looks from outside: its status, its challenge and its words (RFC 9457). */
 import { STATUS_CODES } from 'node:http'
-import { type Static, Type } from 'typebox'
+import { type Static, type TSchema, Type } from 'typebox'
 import type { ChallengeError } from '../bearer/challenge.ts'
 import { refusalHeaders, refusals } from '../bearer/refusals.ts'
 import type { Outcome, OutcomeCode } from '../outcomes.ts'
@@ -11,13 +11,28 @@ interface Presentation {
   status: number
   detail: string
   challenge?: ChallengeError
+  /** What the problem has besides the usual. */
+  members?: Record<string, TSchema & { examples?: unknown }>
 }
 
 export const presentations: Record<OutcomeCode, Presentation> = {
   ...refusals,
   invalid_request: { status: 400, detail: 'The request is invalid.' },
   invalid_credentials: { status: 401, detail: 'No account has this username and this password.' },
-  mfa_required: { status: 403, detail: 'This account has a second factor: show a code of it too.' },
+  mfa_required: {
+    status: 403,
+    detail: 'This account has a second factor: show a code of it too.',
+    members: {
+      mfa_token: Type.String({
+        description: 'For POST /login/mfa; absent where the code goes into the same request.',
+        examples: ['kPX2iuGx9nCdkQAeT3ULqyzUKwXnDFGWfHOHJ8M7xgo'],
+      }),
+      methods: Type.Array(Type.String({ enum: ['totp', 'recovery_code', 'mail'] }), {
+        description: 'Any of these will do.',
+        examples: [['totp', 'recovery_code']],
+      }),
+    },
+  },
   mfa_token_invalid: { status: 401, detail: 'This login is over: begin anew, with the password.' },
   invalid_code: { status: 403, detail: 'This code is wrong, too old, or used.' },
   password_reset_required: {

@@ -3,7 +3,14 @@ import { STATUS_CODES } from 'node:http'
 import type { TSchema } from 'typebox'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
 import { OauthError, oauthErrorHeadersOf, oauthErrorOf, oauthStatusOf } from './oauth-errors.ts'
-import { Problem, problemHeadersOf, problemMediaType, problemOf, statusOf } from './problem-details.ts'
+import {
+  Problem,
+  presentations,
+  problemHeadersOf,
+  problemMediaType,
+  problemOf,
+  statusOf,
+} from './problem-details.ts'
 
 type Reference = { $ref: string }
 
@@ -84,7 +91,8 @@ export function createProblemResponses(): ProblemResponses {
   function responseOf(status: string, codes: OutcomeCode[], form: Form): Reference {
     const called = (name: string) => `${form.prefix}${name}`
     const name = called(codes.join('.'))
-    const outcomes = codes.map((code) => new Outcome(code))
+    const members = Object.assign({}, ...codes.map((code) => presentations[code].members))
+    const outcomes = codes.map((code) => new Outcome(code, { members: exampleOf(code) }))
     for (const outcome of outcomes) {
       components.examples[called(outcome.code)] = { value: form.bodyOf(outcome) }
     }
@@ -96,7 +104,10 @@ export function createProblemResponses(): ProblemResponses {
       content: {
         [form.mediaType]: {
           schema: {
-            allOf: [reference('schemas', form.name), { properties: { [form.member]: { enum: told } } }],
+            allOf: [
+              reference('schemas', form.name),
+              { properties: { [form.member]: { enum: told }, ...members } },
+            ],
           },
           examples: references('examples', codes, called),
         },
@@ -120,6 +131,15 @@ export function createProblemResponses(): ProblemResponses {
     },
   }
 }
+
+/** What a problem of this code has besides the usual. */
+const exampleOf = (code: OutcomeCode): Record<string, unknown> =>
+  Object.fromEntries(
+    Object.entries(presentations[code].members ?? {}).map(([name, { examples }]) => [
+      name,
+      (examples as unknown[])[0],
+    ]),
+  )
 
 const reference = (kind: keyof ProblemResponses['components'], name: string): Reference => ({
   $ref: `#/components/${kind}/${name}`,

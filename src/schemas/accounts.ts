@@ -166,7 +166,6 @@ export const LoginBody = Type.Object(
 export const MfaLoginBody = Type.Object(
   {
     mfa_token: Type.String({
-      maxLength: 256,
       description: 'Of the `mfa_required` that the password was answered by.',
     }),
     code,
@@ -187,7 +186,7 @@ export const ForgottenPasswordBody = Type.Unsafe<{ username?: string; email?: st
 })
 
 /** Of a link in a mail. */
-const mailToken = Type.String({ maxLength: 256, description: 'What stands behind `=` in the link.' })
+const mailToken = Type.String({ description: 'What stands behind `=` in the link.' })
 
 export const PasswordResetBody = Type.Object(
   {

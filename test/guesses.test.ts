@@ -1,0 +1,254 @@
+/** Guessing: what is counted by account in Postgres holds everywhere, and locks no owner out. */
+import { randomBytes, randomUUID } from 'node:crypto'
+import { type TOTP, URI } from 'otpauth'
+import t, { type Test } from 'tap'
+import type { Environment } from '../src/settings.ts'
+import {
+  createManualClock,
+  type Instance,
+  postgresAndRedis,
+  randomUser,
+  startInstance,
+  type User,
+  withClient,
+} from './fixtures/app.ts'
+import { bearer, call, post, type Reply, refusal, refusalOf } from './fixtures/client.ts'
+
+interface World {
+  a: Instance
+  b: Instance
+  clock: ReturnType<typeof createManualClock>
+  query(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>
+}
+
+/** Two instances that share Postgres and nothing else. */
+async function world(t: Test, env: Environment = {}): Promise<World> {
+  const { env: own } = await postgresAndRedis(t)
+  const stores = { env: { ...own, REDIS_URL: undefined } }
+  const clock = createManualClock()
+  const settings = {
+    TRUST_PROXY: '127.0.0.1',
+    ACCOUNT_RATE_MAX: '5',
+    ACCOUNT_RATE_WINDOW_SECONDS: '900',
+    ...env,
+  }
+  const [a, b] = await Promise.all([
+    startInstance(t, { stores, clock, env: settings }),
+    startInstance(t, { stores, clock, env: settings }),
+  ])
+  const query = async (text: string, values: unknown[] = []) =>
+    await withClient(own.DATABASE_URL as string, async (client) => (await client.query(text, values)).rows)
+  return { a, b, clock, query }
+}
+
+const from = (address: string) => ({ 'x-forwarded-for': address })
+const somewhere = () => `203.0.${randomBytes(1)[0]}.${randomBytes(1)[0]}`
+const home = '198.51.100.7'
+
+const enter = (url: string, { username, password }: User, address: string) =>
+  post(url, '/login', { username, password }, from(address))
+const guess = (url: string, { username }: User, address: string) =>
+  enter(url, { username, password: `guess ${randomUUID()}` }, address)
+
+/** Somebody who has logged in from home. */
+async function owner({ a }: World): Promise<User & { token: string }> {
+  const user = randomUser()
+  t.equal((await post(a.url, '/register', user, from(home))).status, 201)
+  const { status, body } = await enter(a.url, user, home)
+  t.equal(status, 200)
+  return { ...user, token: body.access_token }
+}
+
+async function exhaust(t: Test, { a, b }: World, user: User, count = 5): Promise<void> {
+  for (let i = 0; i < count; i++)
+    t.strictSame(
+      refusalOf(await guess([a, b][i % 2]?.url as string, user, somewhere())),
+      refusal('invalid_credentials'),
+    )
+}
+
+t.test(
+  'strangers have so many tries at an account, from everywhere together and on all instances',
+  async (t) => {
+    const w = await world(t)
+    const { a, b, clock } = w
+    const user = await owner(w)
+    await exhaust(t, w, user)
+    for (const { url } of [a, b]) {
+      const right = await enter(url, user, somewhere())
+      t.strictSame(refusalOf(right), refusal('rate_limited', undefined, '900'), 'the right password too')
+    }
+    t.equal((await enter(b.url, user, home)).status, 200, 'the owner is let in at home')
+    t.equal((await enter(a.url, await owner(w), somewhere())).status, 200, 'and so is everybody else')
+    clock.advance(899)
+    t.equal((await guess(a.url, user, somewhere())).headers.get('retry-after'), '1')
+    clock.advance(1)
+    t.equal((await enter(a.url, user, somewhere())).status, 200, 'when the window is over')
+  },
+)
+
+t.test('a burst gains nothing', async (t) => {
+  const w = await world(t)
+  const user = await owner(w)
+  const replies = await Promise.all(
+    Array.from({ length: 40 }, (_, i) => guess([w.a, w.b][i % 2]?.url as string, user, somewhere())),
+  )
+  const judged = replies.filter(({ status }) => status === 401)
+  t.equal(judged.length, 5)
+  t.ok(replies.every(({ status }) => status === 401 || status === 429))
+})
+
+t.test('no spelling of a name, no header and no address of one network is another try', async (t) => {
+  const w = await world(t)
+  const { a, b } = w
+  const user = { ...(await owner(w)) }
+  const spelled = [user.username.toUpperCase(), user.username.replace('user', 'ｕｓｅｒ'), user.username]
+  for (const [i, username] of [...spelled, ...spelled.slice(0, 2)].entries())
+    t.equal((await guess([a, b][i % 2]?.url as string, { ...user, username }, somewhere())).status, 401)
+  t.equal((await guess(a.url, user, somewhere())).status, 429)
+
+  // From home's own /64 it is no stranger, from the next one it is.
+  const other = randomUser()
+  await post(a.url, '/register', other)
+  t.equal((await enter(a.url, other, '2001:db8:1:2::1')).status, 200)
+  await exhaust(t, w, other)
+  t.equal((await enter(b.url, other, '2001:db8:1:2:ffff::9')).status, 200)
+  t.equal((await enter(b.url, other, '2001:db8:1:3::1')).status, 429)
+  t.equal(
+    (await enter(b.url, other, '2001:db8:1:3::1, 2001:db8:1:2::1, 203.0.113.9')).status,
+    429,
+    'what a client adds to the header',
+  )
+  const claims = {
+    forwarded: `for=${home}`,
+    'x-real-ip': home,
+    'x-client-ip': home,
+    'x-forwarded-for': somewhere(),
+  }
+  t.equal(
+    (await post(a.url, '/login', { username: user.username, password: user.password }, claims)).status,
+    429,
+  )
+})
+
+t.test('a name that nobody has is answered alike, from the first guess to the last', async (t) => {
+  const w = await world(t)
+  const disabled = await owner(w)
+  await w.query(`update users set status = 'disabled' where username = $1`, [disabled.username])
+  const names = {
+    known: await owner(w),
+    nobody: randomUser(),
+    disabled,
+    impossible: { ...randomUser(), username: 'no body' },
+  }
+  const told: Record<string, unknown[]> = {}
+  for (const [name, user] of Object.entries(names)) {
+    const replies: unknown[] = []
+    for (let i = 0; i < 120; i++) {
+      if (i % 5 === 0) w.clock.advance(900)
+      replies.push(refusalOf(await guess(w.a.url, user, somewhere())))
+    }
+    told[name] = replies
+  }
+  t.strictSame(told.nobody, told.known)
+  t.strictSame(told.disabled, told.known)
+  t.strictSame(told.impossible, told.known)
+  t.strictSame(told.known?.[99], refusal('invalid_credentials'))
+  t.strictSame(told.known?.[100], refusal('password_reset_required'))
+})
+
+t.test('after a hundred wrong passwords in a row none is looked at, but for those from home', async (t) => {
+  const w = await world(t, { ACCOUNT_RATE_MAX: '0' })
+  const { a, b, clock, query } = w
+  const user = await owner(w)
+  const ended = refusal('password_reset_required')
+  await exhaust(t, w, user, 60)
+  t.equal((await enter(a.url, user, somewhere())).status, 200)
+  await exhaust(t, w, user, 99)
+  t.equal((await enter(b.url, user, somewhere())).status, 200, 'a right one begins the row anew')
+  await exhaust(t, w, user, 100)
+  for (const { url } of [a, b]) t.strictSame(refusalOf(await enter(url, user, somewhere())), ended)
+  clock.advance(400 * 86_400)
+  t.strictSame(refusalOf(await enter(a.url, user, somewhere())), ended, 'a year later')
+  await query('update familiar_networks set seen_at = seen_at + $1::interval', ['400 days'])
+  t.equal((await enter(a.url, user, home)).status, 200, 'strangers have not locked the owner out')
+  t.strictSame(refusalOf(await enter(a.url, user, somewhere())), ended, 'nor has that let strangers in')
+  t.equal(
+    [...a.log, ...b.log].filter((line) => /"event":"guessing.ended","kind":"strange","sub":/.test(line))
+      .length,
+    1,
+    'it is told once',
+  )
+
+  // Somebody at home guesses too.
+  for (let i = 0; i < 100; i++) await guess(a.url, user, home)
+  t.strictSame(refusalOf(await enter(b.url, user, home)), ended)
+  const admin = await owner(w)
+  await query(`update users set roles = '{admin}' where username = $1`, [admin.username])
+  const { body } = await enter(a.url, admin, home)
+  const [{ id } = {}] = await query('select id from users where username = $1', [user.username])
+  const opened = await call(a.url, `/admin/users/${id}/status`, {
+    method: 'PUT',
+    headers: { ...bearer(body.access_token), 'content-type': 'application/json' },
+    body: '{"status":"active"}',
+  })
+  t.equal(opened.status, 200)
+  t.equal((await enter(b.url, user, somewhere())).status, 200, 'an admin lets them in again')
+})
+
+t.test('where nobody has logged in from for a month, a guess is a stranger’s', async (t) => {
+  const w = await world(t)
+  const user = await owner(w)
+  await exhaust(t, w, user)
+  w.clock.advance(30 * 86_400 - 1)
+  await exhaust(t, w, user)
+  t.equal((await enter(w.a.url, user, home)).status, 200)
+  w.clock.advance(30 * 86_400)
+  await exhaust(t, w, user)
+  t.equal((await enter(w.a.url, user, home)).status, 429)
+})
+
+t.test('codes and the password of a session are counted as well', async (t) => {
+  const w = await world(t)
+  const { a, b, clock } = w
+  const user = await owner(w)
+  const held = bearer(user.token)
+  const { body } = await post(a.url, '/mfa/totp', undefined, held)
+  const app = URI.parse(body.otpauth_uri) as TOTP
+  const code = () => app.generate({ timestamp: clock.now() })
+  t.equal((await post(a.url, '/mfa/totp/verify', { code: code() }, held)).status, 200)
+  const ask = async (code: string): Promise<Reply> => {
+    clock.advance(30)
+    const { body } = await enter(a.url, user, home)
+    return await post(b.url, '/login/mfa', { mfa_token: body.mfa_token, code }, from(somewhere()))
+  }
+  for (let i = 0; i < 5; i++) t.strictSame(refusalOf(await ask('000000')), refusal('invalid_code'))
+  t.equal(
+    (await ask(code())).body.code,
+    'rate_limited',
+    'the right one too, for every login and address together',
+  )
+  const proof = { password: user.password, code: code() }
+  t.equal((await post(a.url, '/reauthenticate', proof, held)).body.code, 'rate_limited', 'and at every door')
+  clock.advance(900)
+  t.equal((await ask(code())).status, 200)
+
+  const other = await owner(w)
+  const wrong = { password: 'not my password at all' }
+  for (let i = 0; i < 100; i++)
+    t.equal(
+      (await post([a, b][i % 2]?.url as string, '/reauthenticate', wrong, bearer(other.token))).status,
+      403,
+    )
+  const right = await post(a.url, '/reauthenticate', { password: other.password }, bearer(other.token))
+  t.strictSame(refusalOf(right), refusal('password_reset_required'))
+})
+
+t.test('what was guessed is not kept', async (t) => {
+  const w = await world(t)
+  const typed = `my password, in the wrong field ${randomUUID()}`
+  await enter(w.a.url, { username: typed, password: 'x' }, somewhere())
+  const kept = JSON.stringify(await w.query('select * , encode(account, $1) from guesses', ['escape']))
+  t.notOk(kept.includes(typed))
+  t.notOk(w.a.log.join('').includes(typed))
+})
