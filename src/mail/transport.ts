@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import nodemailer from 'nodemailer'
@@ -31,11 +32,10 @@ export function createTransport(target: MailTarget, from: string): SendLetter {
     return async (letter) => void (await smtp.sendMail(letter))
   }
   const { outboxFolder } = target
-  const composer = nodemailer.createTransport({ streamTransport: true, buffer: true }, { from })
-  return async (letter) => {
-    const { message, messageId } = await composer.sendMail(letter)
+  return async ({ to, subject, text }) => {
     await mkdir(outboxFolder, { recursive: true, mode: 0o700 })
-    const name = `${Date.now()}-${messageId.replace(/[^\w.-]/g, '')}.eml`
-    await writeFile(join(outboxFolder, name), message as Buffer, { mode: 0o600 })
+    const name = `${new Date().toISOString()}-${randomUUID().slice(0, 8)}.txt`
+    const written = `From: ${from}\nTo: ${to}\nSubject: ${subject}\n\n${text}`
+    await writeFile(join(outboxFolder, name), written, { mode: 0o600 })
   }
 }

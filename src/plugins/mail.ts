@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.ts'
@@ -45,7 +44,7 @@ export default fp(
     // Not by a command: it is over before a mail server has answered.
     app.addHook('onListen', async () => {
       if ('outboxFolder' in target)
-        app.log.info(`mails are left in ${join(target.outboxFolder)}: SMTP_URL is not set`)
+        app.log.info(`SMTP_URL is not set: mails are left in ${target.outboxFolder}`)
       timer = setTimeout(begin, everyMs)
     })
     app.addHook('onClose', async () => {
