@@ -13,6 +13,7 @@ import { drawChart } from './chart.ts'
 import { check } from './check.ts'
 import { doors } from './doors.ts'
 import { entries } from './entries.ts'
+import { enumeration } from './enumeration.ts'
 import { logins } from './logins.ts'
 import { coreCount, otherCores } from './machine.ts'
 import { type Chapter, type Table, toMarkdown } from './report.ts'
@@ -31,6 +32,7 @@ const chapters: Record<string, Chapter> = {
   doors,
   entries,
   tabs,
+  enumeration,
   start,
 }
 
