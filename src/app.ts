@@ -33,6 +33,7 @@ import sessions from './plugins/sessions.ts'
 import tokenInspection from './plugins/token-inspection.ts'
 import tokenStatus from './plugins/token-status.ts'
 import tokens from './plugins/tokens.ts'
+import { adminAuditRoute } from './routes/admin-audit.ts'
 import { adminClientsRoutes } from './routes/admin-clients.ts'
 import { adminKeysRoutes } from './routes/admin-keys.ts'
 import { adminUsersRoutes } from './routes/admin-users.ts'
@@ -95,8 +96,8 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
 
     await app.register(clock, { clock: options.clock })
     await app.register(metrics, { config })
-    await app.register(audit)
     await app.register(database, { config })
+    await app.register(audit)
     await app.register(redis, { config })
     await app.register(limits, { config })
     await app.register(revocation, { config })
@@ -187,4 +188,5 @@ const administration: FastifyPluginAsync = async (scope) => {
   await scope.register(adminUsersRoutes)
   await scope.register(adminKeysRoutes)
   await scope.register(adminClientsRoutes)
+  await scope.register(adminAuditRoute)
 }

@@ -1,4 +1,7 @@
-/** What is worth telling about: one structured line each, never with a password, a token or a key in it. */
+/** What is worth telling about: one structured line and one row each, never with a password, a token or a key in it. */
+import type { Clock } from '../db/clock.ts'
+import { rowOf } from './rows.ts'
+import type { Trail } from './trail.ts'
 
 /** Where a request came from. */
 export interface Origin {
@@ -40,15 +43,24 @@ export type AuditEvent =
   | { event: 'signing_key.next' | 'signing_key.active' | 'signing_key.removed'; kid: string; by?: string }
 
 export interface Audit {
+  /** Never waits, never throws. */
   record(event: AuditEvent, origin?: Origin): void
 }
 
-export function createAudit({ log }: { log: { info(line: object, message: string): void } }): Audit {
+export interface AuditOptions {
+  log: { info(line: object, message: string): void }
+  clock: Pick<Clock, 'now'>
+  trail: Pick<Trail, 'add'>
+}
+
+export function createAudit({ log, clock, trail }: AuditOptions): Audit {
   return {
-    record: (event, origin) =>
+    record(event, origin) {
       log.info(
         { audit: event, ...(origin && { reqId: origin.requestId, address: origin.address }) },
         event.event,
-      ),
+      )
+      trail.add(rowOf(event, origin, clock.now()))
+    },
   }
 }

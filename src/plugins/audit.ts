@@ -1,10 +1,12 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { type Audit, createAudit, type Origin } from '../audit/events.ts'
+import { createHistory, type History } from '../audit/history.ts'
+import { createTrail } from '../audit/trail.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    audit: Audit
+    audit: Audit & History
   }
   interface FastifyRequest {
     /** Where this request came from, as the audit tells it. */
@@ -14,7 +16,12 @@ declare module 'fastify' {
 
 export default fp(
   async function audit(app: FastifyInstance) {
-    app.decorate('audit', createAudit({ log: app.log }))
+    const { clock, log } = app
+    const { db } = app.database
+    const trail = createTrail({ db, log })
+    // Hooks of onClose run from the last one to the first: after those of all who record, and before the database's.
+    app.addHook('onClose', async () => await trail.stop())
+    app.decorate('audit', { ...createAudit({ log, clock, trail }), ...createHistory({ db }) })
     app.decorateRequest('origin', {
       getter() {
         const { 'user-agent': userAgent = '' } = this.headers
@@ -22,5 +29,5 @@ export default fp(
       },
     })
   },
-  { name: 'audit' },
+  { name: 'audit', dependencies: ['clock', 'database'] },
 )

@@ -1,0 +1,296 @@
+import pg from 'pg'
+import t, { type Test } from 'tap'
+import type { AuditEvent, Origin } from '../src/audit/events.ts'
+import type { Environment } from '../src/settings.ts'
+import {
+  createManualClock,
+  embedded,
+  type Instance,
+  postgresAndRedis,
+  type Stores,
+  startInstance,
+  withClient,
+} from './fixtures/app.ts'
+import {
+  bearer,
+  call,
+  type LoggedIn,
+  logIn,
+  post,
+  type Reply,
+  refusal,
+  refusalOf,
+  registerAndLogIn,
+} from './fixtures/client.ts'
+import { eventually } from './fixtures/eventually.ts'
+import { startRelay } from './fixtures/relay.ts'
+
+interface Row {
+  id: string
+  at: Date
+  event: string
+  subject: string | null
+  actor: string | null
+  request_id: string | null
+  address: string | null
+  details: Record<string, unknown>
+}
+
+interface World {
+  a: Instance
+  b: Instance
+  clock: ReturnType<typeof createManualClock>
+  stores: Stores
+  admin: LoggedIn
+  query(text: string, values?: unknown[]): Promise<Row[]>
+  /** As the admin. */
+  ask(method: string, path: string, body?: object): Promise<Reply>
+}
+
+async function world(t: Test, env: Environment = {}): Promise<World> {
+  const stores = await postgresAndRedis(t)
+  const clock = createManualClock()
+  const start = () => startInstance(t, { stores, clock, env })
+  const [a, b] = [await start(), await start()]
+  const query = queryOf(stores)
+  const admin = await registerAndLogIn(a.url)
+  await query(`update users set roles = '{admin}' where id = $1`, [admin.id])
+  Object.assign(admin, await logIn(a.url, admin))
+  const ask: World['ask'] = (method, path, body) =>
+    call(a.url, `/admin${path}`, {
+      method,
+      headers: { ...bearer(admin.token), ...(body && { 'content-type': 'application/json' }) },
+      ...(body && { body: JSON.stringify(body) }),
+    })
+  return { a, b, clock, stores, admin, query, ask }
+}
+
+const queryOf =
+  ({ env }: Stores): World['query'] =>
+  (text, values = []) =>
+    withClient(env.DATABASE_URL as string, async (client) => (await client.query(text, values)).rows)
+
+interface Line {
+  audit: AuditEvent
+  reqId?: string
+  address?: string
+}
+
+const linesOf = (...instances: Instance[]): Line[] =>
+  instances
+    .flatMap(({ log }) => log.map((line) => JSON.parse(line)))
+    .filter(({ audit }) => audit)
+    .map(({ audit, reqId, address }) => ({ audit, reqId, address }))
+
+const messagesOf = ({ log }: Instance, pattern: RegExp) =>
+  log.map((line) => JSON.parse(line)).filter(({ msg }) => pattern.test(msg))
+
+async function rowsAfter(t: Test, { query }: Pick<World, 'query'>, lines: () => Line[]): Promise<Row[]> {
+  let rows: Row[] = []
+  await eventually(t, async () => {
+    rows = await query('select * from audit_events order by id')
+    return rows.length >= lines().length
+  })
+  return rows
+}
+
+const origin: Origin = { requestId: 'a request', address: '192.0.2.1', userAgent: '' }
+const somethingAbout = (sub: string): AuditEvent => ({ event: 'login.failed', sub, reason: 'wrong_password' })
+
+t.test('rows are neither changed nor removed, by whatever SQL', async (t) => {
+  const { query, a } = await world(t)
+  const before = await rowsAfter(t, { query }, () => linesOf(a))
+  t.ok(before.length > 0)
+  for (const statement of [
+    `update audit_events set address = 'elsewhere'`,
+    `update audit_events set at = now() - interval '2 days'`,
+    'delete from audit_events',
+    'truncate audit_events',
+  ])
+    await t.rejects(query(statement), /append-only/, statement)
+  t.strictSame(await query('select * from audit_events order by id'), before)
+})
+
+t.test('rows whose commit was done but not answered are not written twice', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const relay = await startRelay(t, stores.env.DATABASE_URL as string)
+  const query = queryOf(stores)
+  const { app, ...instance } = await startInstance(t, {
+    stores: { env: { ...stores.env, DATABASE_URL: relay.url } },
+  })
+  await rowsAfter(t, { query }, () => linesOf({ app, ...instance }))
+  // Commits of rows wait for as long as this lock is held.
+  const holder = new pg.Client({ connectionString: stores.env.DATABASE_URL as string })
+  await holder.connect()
+  await holder.query(`
+    create function wait() returns trigger language plpgsql as
+      'begin perform pg_advisory_xact_lock_shared(7); return null; end';
+    create constraint trigger wait after insert on audit_events deferrable initially deferred
+      for each row execute function wait();
+    select pg_advisory_lock(7)`)
+  const waiting = async () =>
+    (await holder.query(`select from pg_locks where locktype = 'advisory' and not granted`)).rowCount ?? 0
+  app.audit.record(somethingAbout('one'), origin)
+  app.audit.record(somethingAbout('two'), origin)
+  await eventually(t, async () => (await waiting()) > 0)
+  relay.mute()
+  await holder.query('select pg_advisory_unlock(7)')
+  await eventually(t, async () => (await query(`select from audit_events where subject = 'one'`)).length > 0)
+  await holder.end()
+  await relay.mend()
+  app.audit.record(somethingAbout('three'), origin)
+  await eventually(
+    t,
+    async () => (await query(`select from audit_events where subject = 'three'`)).length > 0,
+  )
+  const rows = await query(`select subject from audit_events where event = 'login.failed' order by id`)
+  t.strictSame(rows, [{ subject: 'one' }, { subject: 'two' }, { subject: 'three' }])
+})
+
+t.test('of more than an instance keeps, the oldest go, and the log says how many, once', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const relay = await startRelay(t, stores.env.DATABASE_URL as string)
+  const query = queryOf(stores)
+  const instance = await startInstance(t, { stores: { env: { ...stores.env, DATABASE_URL: relay.url } } })
+  await rowsAfter(t, { query }, () => linesOf(instance))
+  relay.cut()
+  for (let i = 0; i < 10_020; i++) instance.app.audit.record(somethingAbout(`${i}`), origin)
+  await eventually(t, async () => messagesOf(instance, /audit trail cannot be written now/).length > 0)
+  await relay.mend()
+  await eventually(t, async () => messagesOf(instance, /audit trail is written again/).length > 0)
+  const rows = await query(`select subject from audit_events where event = 'login.failed' order by id`)
+  t.strictSame(
+    rows.map(({ subject }) => Number(subject)),
+    Array.from({ length: 10_000 }, (_, i) => i + 20),
+  )
+  t.match(messagesOf(instance, /audit trail is written again/), [{ dropped: 20, level: 50 }])
+})
+
+t.test('a row that the database refuses costs no other its own', async (t) => {
+  const { a, query } = await world(t)
+  for (const sub of ['before', 'a\0b', 'after']) a.app.audit.record(somethingAbout(sub), origin)
+  a.app.audit.record(somethingAbout('last'), origin)
+  await eventually(t, async () => (await query(`select from audit_events where subject = 'last'`)).length > 0)
+  const rows = await query(`select subject from audit_events where event = 'login.failed' order by id`)
+  t.strictSame(rows, [{ subject: 'before' }, { subject: 'after' }, { subject: 'last' }])
+  t.match(messagesOf(a, /row of the audit trail was refused/), [{ event: 'login.failed' }])
+})
+
+for (const storesOf of [postgresAndRedis, embedded]) {
+  t.test(`${storesOf.name}: an instance that has closed has written all`, async (t) => {
+    const stores = await storesOf(t)
+    const { app, url } = await startInstance(t, { stores })
+    const user = await registerAndLogIn(url)
+    t.equal((await post(url, '/login', { ...user, password: 'x' })).status, 400)
+    const { username } = user
+    t.equal((await post(url, '/login', { username, password: 'x' })).status, 401)
+    for (let i = 0; i < 1_200; i++) app.audit.record(somethingAbout(`${i}`), origin)
+    await app.close()
+    const next = await startInstance(t, { stores })
+    const events = await listAll(next.app.audit.list, {})
+    t.equal(events.length, 1_200 + 4)
+    t.strictSame(
+      events.slice(-4).map(({ event, subject }) => [event, subject === user.id]),
+      [
+        ['login.failed', true],
+        ['login.succeeded', true],
+        ['account.registered', true],
+        ['signing_key.active', false],
+      ],
+    )
+  })
+}
+
+async function listAll(list: Instance['app']['audit']['list'], filter: object) {
+  const found = []
+  let cursor: string | undefined
+  do {
+    const { events, next_cursor } = await list(filter, cursor)
+    found.push(...events)
+    cursor = next_cursor
+  } while (cursor !== undefined)
+  return found
+}
+
+t.test('an admin reads the newest first, a page at a time, whatever is added meanwhile', async (t) => {
+  const w = await world(t)
+  const { a, admin, query, ask } = w
+  await query(
+    `insert into audit_events (at, event, subject, actor, details)
+      select now(), case when n % 2 = 0 then 'login.failed' else 'account.enabled' end, 'whoever',
+        case when n % 50 = 0 then 'cli' end, jsonb_build_object('n', n)
+      from generate_series(1, 250) n`,
+  )
+  const find = async (filter: Record<string, string>) => {
+    const found: Record<string, unknown>[] = []
+    let pages = 0
+    for (let cursor: string | undefined = ''; cursor !== undefined; pages++) {
+      const { status, headers, body } = await ask(
+        'GET',
+        `/audit?${new URLSearchParams({ ...filter, ...(cursor && { cursor }) })}`,
+      )
+      t.equal(status, 200)
+      t.equal(headers.get('cache-control'), 'no-store')
+      found.push(...body.events)
+      cursor = body.next_cursor
+      await query(
+        `insert into audit_events (at, event, subject, details) values (now(), 'login.failed', 'whoever', '{"n": 0}')`,
+      )
+    }
+    return { found, pages, ns: found.map(({ details }) => (details as { n: number }).n) }
+  }
+  const down = (from: number, step: number) =>
+    Array.from({ length: Math.ceil(from / step) }, (_, i) => from - i * step)
+  const whoever = await find({ subject: 'whoever' })
+  t.strictSame(whoever.ns, down(250, 1))
+  t.equal(whoever.pages, 3)
+  const { found, ns } = await find({ subject: 'whoever', actor: 'cli' })
+  t.strictSame(ns, down(250, 50))
+  const { id, at, ...first } = found[0] as { id: number; at: string }
+  t.strictSame(first, { event: 'login.failed', subject: 'whoever', actor: 'cli', details: { n: 250 } })
+  t.ok(Number.isInteger(id) && Math.abs(Date.parse(at) - Date.now()) < 60_000)
+  t.strictSame((await find({ event: 'account.enabled' })).ns, down(249, 2))
+  t.strictSame((await find({ subject: 'nobody' })).found, [])
+  t.strictSame((await find({ subject: "' or true --" })).found, [])
+
+  await rowsAfter(t, w, () => linesOf(a))
+  const own = await find({ subject: admin.id })
+  t.match(own.found.at(-1), {
+    event: 'account.registered',
+    subject: admin.id,
+    request_id: /^[\w-]{10,40}$/,
+    address: '127.0.0.1',
+  })
+  for (const wrong of [
+    ...['', '0', '-1', '1.5', '1e3', 'x', '9'.repeat(16), '1 or true', '%00'].map((text) => `cursor=${text}`),
+    ...['event=', 'event=LOGIN', 'event=login.failed%00', 'subject=', 'actor=%00', 'limit=1000'],
+  ]) {
+    const { status, body } = await ask('GET', `/audit?${wrong}`)
+    t.match([status, body.code], [400, 'invalid_request'], wrong)
+  }
+})
+
+t.test('nobody but an admin reads it', async (t) => {
+  const { a, b } = await world(t)
+  const { token } = await registerAndLogIn(a.url)
+  for (const { url } of [a, b]) {
+    const read = (headers = {}) => call(url, '/admin/audit', { headers })
+    t.strictSame(refusalOf(await read(bearer(token))), refusal('forbidden'))
+    t.strictSame(refusalOf(await read()), refusal('missing_token'))
+  }
+})
+
+t.test('what is told of an account by a shell is told of it to whoever reads', async (t) => {
+  const { a, query } = await world(t)
+  const { id } = await registerAndLogIn(a.url)
+  await a.app.accounts.setRoles(id, ['editor'], { by: 'cli' })
+  const rows = await rowsAfter(t, { query }, () => linesOf(a))
+  t.match(rows.at(-1), {
+    event: 'account.roles_changed',
+    subject: id,
+    actor: 'cli',
+    request_id: null,
+    address: null,
+    details: { roles: ['editor'] },
+  })
+})
