@@ -105,7 +105,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(clients, { config })
     await app.register(sessions, { config })
     await app.register(accounts, { config })
-    await app.register(purge)
+    await app.register(purge, { config })
     await app.register(tokenInspection, { config })
     await app.register(authentication, { config })
     await app.register(authorization)

@@ -71,6 +71,8 @@ export type Config = Readonly<{
     queueMax: number
   }
   limits: { address: Limit; login: Limit; forgery: Limit }
+  /** How long the audit trail is kept. */
+  auditDays: number
   /** Made at a start at which there is no admin. */
   firstAdmin: { username: string; password: string } | undefined
 }>
@@ -183,6 +185,7 @@ export function loadConfig(env: Environment): Config {
       login: readLimit(settings, 'LOGIN_RATE', { max: 300, windowSeconds: 900 }),
       forgery: readLimit(settings, 'FORGERY_RATE', { max: 1000, windowSeconds: 60 }),
     },
+    auditDays: integer('AUDIT_DAYS', { default: 365, min: 1, max: 3650 }),
     firstAdmin,
   }
   settings.assertSound()

@@ -1,6 +1,8 @@
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import type { AuditEvent, Origin } from '../src/audit/events.ts'
+import { deleteEventsAfter } from '../src/audit/expired.ts'
+import { purge } from '../src/db/purge.ts'
 import type { Environment } from '../src/settings.ts'
 import {
   createManualClock,
@@ -278,6 +280,29 @@ t.test('nobody but an admin reads it', async (t) => {
     t.strictSame(refusalOf(await read(bearer(token))), refusal('forbidden'))
     t.strictSame(refusalOf(await read()), refusal('missing_token'))
   }
+})
+
+t.test('rows go when they are older than AUDIT_DAYS, and not before', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const query = queryOf(stores)
+  const timers = t.capture(globalThis, 'setInterval', setInterval)
+  const instance = await startInstance(t, { stores, env: { AUDIT_DAYS: '30' } })
+  const { db } = instance.app.database
+  const purges = timers().filter(({ args: [, ms] }) => ms === 600_000)
+  t.equal(purges.length, 1)
+  await rowsAfter(t, { query }, () => linesOf(instance))
+  await query(
+    `insert into audit_events (at, event, subject, details)
+      select now() - interval '30 days' + n * interval '1 minute', 'login.failed', case when n < 0 then 'old' else 'young' end, '{}'
+      from generate_series(-2500, 10) n where n <> 0`,
+  )
+  const left = () => query(`select subject from audit_events where event = 'login.failed'`)
+  const [purgeAll] = purges.flatMap(({ args }) => args) as [() => void]
+  purgeAll()
+  await eventually(t, async () => (await left()).length <= 10)
+  t.strictSame(await left(), Array(10).fill({ subject: 'young' }))
+  t.equal(await purge(db, deleteEventsAfter(1)), 10)
+  t.equal((await query('select from audit_events')).length, linesOf(instance).length, 'those of today stay')
 })
 
 t.test('what is told of an account by a shell is told of it to whoever reads', async (t) => {

@@ -45,6 +45,7 @@ const numbers: Record<string, string> = {
   LOGIN_RATE_WINDOW_SECONDS: '500',
   FORGERY_RATE_MAX: '7',
   FORGERY_RATE_WINDOW_SECONDS: '70',
+  AUDIT_DAYS: '30',
 }
 
 /** What is wrong with the settings: a line each, that begins with a name. */
@@ -112,6 +113,7 @@ t.test('without any setting it is a service on the loopback with an embedded sto
       login: { max: 300, windowSeconds: 900 },
       forgery: { max: 1000, windowSeconds: 60 },
     },
+    auditDays: 365,
     firstAdmin: undefined,
   })
   t.strictSame(loadConfig({ PORT: '8080' }).issuer, 'http://localhost:8080')
@@ -172,6 +174,7 @@ t.test('every setting arrives where it belongs', async (t) => {
       login: { max: 4, windowSeconds: 500 },
       forgery: { max: 7, windowSeconds: 70 },
     },
+    auditDays: 30,
     firstAdmin: { username: 'root', password: 'correct horse battery staple' },
   })
   t.equal(loadConfig({ ...production }).audience, 'https://auth.test', 'whose tokens, if nobody says')
