@@ -1,7 +1,10 @@
+/** The audit trail: what happens is told once, by a line and a row, and neither requests nor outages have anything to do with it. */
+import { randomInt } from 'node:crypto'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import type { AuditEvent, Origin } from '../src/audit/events.ts'
 import { deleteEventsAfter } from '../src/audit/expired.ts'
+import { createLimitHits } from '../src/audit/limit-hits.ts'
 import { purge } from '../src/db/purge.ts'
 import type { Environment } from '../src/settings.ts'
 import {
@@ -9,6 +12,7 @@ import {
   embedded,
   type Instance,
   postgresAndRedis,
+  randomUser,
   type Stores,
   startInstance,
   withClient,
@@ -98,6 +102,62 @@ async function rowsAfter(t: Test, { query }: Pick<World, 'query'>, lines: () => 
 
 const origin: Origin = { requestId: 'a request', address: '192.0.2.1', userAgent: '' }
 const somethingAbout = (sub: string): AuditEvent => ({ event: 'login.failed', sub, reason: 'wrong_password' })
+
+t.test('a limit that is hit is told once for each client and window, by each instance', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const env = { TRUST_PROXY: '127.0.0.1', RATE_MAX: '4', LOGIN_RATE_MAX: '2', FORGERY_RATE_MAX: '1' }
+  const instances = [await startInstance(t, { stores, env }), await startInstance(t, { stores, env })]
+  const [a] = instances as [Instance]
+  const client = () => `203.${randomInt(256)}.${randomInt(256)}.${randomInt(256)}`
+  const [here, there, forger] = [client(), client(), client()]
+  const via = (address: string) => ({ 'x-forwarded-for': address })
+  const user = randomUser()
+  const seen = new Set<number>()
+  for (const from of [here, there]) {
+    for (const { url } of instances)
+      for (let time = 0; time < 6; time++) seen.add((await post(url, '/login', user, via(from))).status)
+  }
+  t.strictSame([...seen], [401, 429])
+  t.equal((await post(a.url, '/register', user, via(client()))).status, 201)
+  const { access_token: token } = (await post(a.url, '/login', user, via(client()))).body
+  const forged = token.replace(/.{10}$/, 'A'.repeat(10))
+  const forge = () => call(a.url, '/protected', { headers: { ...bearer(forged), ...via(forger) } })
+  const statuses = []
+  for (let time = 0; time < 4; time++) statuses.push((await forge()).status)
+  t.strictSame(statuses, [401, 429, 429, 429])
+
+  const query = queryOf(stores)
+  const rows = await rowsAfter(t, { query }, () => linesOf(...instances))
+  const hits = rows.filter(({ event }) => event === 'limit.exceeded')
+  t.strictSame(
+    hits.map(({ address, details, subject }) => `${address} ${details.limit} ${subject}`).sort(),
+    [
+      // The login's is hit on the first instance; the address's then is, and on the second one.
+      ...[here, there].flatMap((address) => [
+        `${address} address null`,
+        `${address} address null`,
+        `${address} login null`,
+      ]),
+      `${forger} forgery null`,
+    ].sort(),
+  )
+})
+
+t.test('of a flood from many addresses a thousand are told, and in the next window more', async (t) => {
+  let [now, told] = [0, 0]
+  const note = createLimitHits({ audit: { record: () => void told++ }, now: () => now })
+  const flood = () => {
+    for (let i = 0; i < 3_000; i++) note('address', `${i % 1_500}`, 60_000, origin)
+  }
+  flood()
+  t.equal(told, 1_000)
+  now = 59_999
+  flood()
+  t.equal(told, 1_000)
+  now = 60_000
+  flood()
+  t.equal(told, 2_000)
+})
 
 t.test('rows are neither changed nor removed, by whatever SQL', async (t) => {
   const { query, a } = await world(t)

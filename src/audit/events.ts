@@ -13,6 +13,9 @@ export interface Origin {
 
 export type LoginFailure = 'unknown' | 'wrong_password' | 'disabled' | 'changed'
 
+/** Of a client address, of that and an account together, and of tokens whose signature is wrong. */
+export type LimitName = 'address' | 'login' | 'forgery'
+
 export type AuditEvent =
   /** `by` is who made it for somebody else. */
   | { event: 'account.registered'; sub: string; by?: string; roles?: readonly string[] }
@@ -41,6 +44,8 @@ export type AuditEvent =
   | { event: 'client.token_issued'; client: string; scopes: readonly string[] }
   /** `by` is absent for a step that was due. */
   | { event: 'signing_key.next' | 'signing_key.active' | 'signing_key.removed'; kid: string; by?: string }
+  /** Once for each client and window, by each instance (limit-hits). */
+  | { event: 'limit.exceeded'; limit: LimitName }
 
 export interface Audit {
   /** Never waits, never throws. */
