@@ -1,5 +1,6 @@
 /** The audit trail: what happens is told once, by a line and a row, and neither requests nor outages have anything to do with it. */
 import { randomInt } from 'node:crypto'
+import { decodeJwt } from 'jose'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import type { AuditEvent, Origin } from '../src/audit/events.ts'
@@ -20,10 +21,13 @@ import {
 import {
   bearer,
   call,
+  getProtected,
   type LoggedIn,
   logIn,
+  logOut,
   post,
   type Reply,
+  refresh,
   refusal,
   refusalOf,
   registerAndLogIn,
@@ -91,6 +95,29 @@ const linesOf = (...instances: Instance[]): Line[] =>
 const messagesOf = ({ log }: Instance, pattern: RegExp) =>
   log.map((line) => JSON.parse(line)).filter(({ msg }) => pattern.test(msg))
 
+/** What a row is the row of. */
+function lineOf({ event, subject, actor, request_id, address, details }: Row): unknown {
+  const about = /^(\w+)\./.exec(event)?.[1] ?? ''
+  const name = { client: 'client', signing_key: 'kid', token: 'jti' }[about] ?? 'sub'
+  return {
+    audit: {
+      event,
+      ...details,
+      ...(subject !== null && { [name]: subject }),
+      ...(actor !== null && { by: actor }),
+    },
+    ...(request_id !== null && { reqId: request_id }),
+    ...(address !== null && { address }),
+  }
+}
+
+/** In one order, whatever the order of their members: instances write their rows each for itself. */
+const sorted = (told: unknown[]) => told.map((one) => JSON.stringify(one, sortMembers)).sort()
+const sortMembers = (_key: string, value: unknown) =>
+  value && typeof value === 'object' && !Array.isArray(value)
+    ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+    : value
+
 async function rowsAfter(t: Test, { query }: Pick<World, 'query'>, lines: () => Line[]): Promise<Row[]> {
   let rows: Row[] = []
   await eventually(t, async () => {
@@ -102,6 +129,133 @@ async function rowsAfter(t: Test, { query }: Pick<World, 'query'>, lines: () => 
 
 const origin: Origin = { requestId: 'a request', address: '192.0.2.1', userAgent: '' }
 const somethingAbout = (sub: string): AuditEvent => ({ event: 'login.failed', sub, reason: 'wrong_password' })
+
+t.test(
+  'everything that happens is one line and one row, with who, whom and whence, and no secret',
+  async (t) => {
+    const w = await world(t)
+    const { a, b, clock, admin, ask } = w
+    const secrets: string[] = [admin.password, admin.token, admin.refreshToken]
+    const keep = <T extends Pick<LoggedIn, 'token' | 'refreshToken'>>(session: T): T => {
+      secrets.push(session.token, session.refreshToken)
+      return session
+    }
+    const refreshed = async (url: string, token: string): Promise<string> => {
+      const { status, body } = await refresh(url, token)
+      t.equal(status, 200)
+      secrets.push(body.access_token, body.refresh_token)
+      return body.refresh_token
+    }
+
+    const user = keep(await registerAndLogIn(a.url))
+    const { username, password } = user
+    secrets.push(password)
+    const wrong = randomUser()
+    secrets.push(wrong.password, wrong.username)
+    t.equal((await post(b.url, '/login', { ...wrong, username })).status, 401)
+    t.equal((await post(b.url, '/login', wrong)).status, 401)
+
+    const second = await refreshed(a.url, user.refreshToken)
+    t.equal(await refreshed(b.url, user.refreshToken), second, 'a retry')
+    await refreshed(a.url, second)
+    await refreshed(b.url, user.refreshToken)
+    clock.advance(31)
+    t.strictSame(refusalOf(await refresh(b.url, user.refreshToken)), refusal('refresh_token_reused'))
+
+    const leaving = keep(await logIn(b.url, user))
+    t.equal((await logOut(b.url, leaving.token)).status, 204)
+
+    t.equal((await ask('PUT', `/users/${user.id}/roles`, { roles: ['editor'] })).status, 200)
+    const recalled = keep(await logIn(b.url, user))
+    const reason = 'laptop stolen'
+    t.equal((await ask('POST', `/users/${user.id}/revoke`, { reason })).status, 200)
+    const { jti = '' } = decodeJwt(keep(await logIn(b.url, user)).token)
+    t.equal((await ask('DELETE', `/tokens/${jti}?reason=seen`)).status, 204)
+    t.equal((await ask('PUT', `/users/${user.id}/status`, { status: 'disabled' })).status, 200)
+    t.equal((await post(a.url, '/login', { username, password })).status, 401)
+
+    const { client_id, client_secret } = (
+      await ask('POST', '/clients', { name: 'x', scopes: ['introspect'] })
+    ).body
+    secrets.push(client_secret)
+    const basic = {
+      authorization: `Basic ${Buffer.from(`${client_id}:${client_secret}`).toString('base64')}`,
+    }
+    const grant = {
+      method: 'POST',
+      headers: basic,
+      body: new URLSearchParams({ grant_type: 'client_credentials' }),
+    }
+    secrets.push((await call(b.url, '/oauth2/token', grant)).body.access_token)
+
+    const { kid } = (await ask('POST', '/keys')).body
+    clock.advance(400)
+    await eventually(
+      t,
+      async () => linesOf(a, b).filter(({ audit }) => 'kid' in audit && audit.kid === kid).length === 2,
+    )
+
+    const rows = await rowsAfter(t, w, () => linesOf(a, b))
+    t.strictSame(sorted(rows.map(lineOf)), sorted(linesOf(a, b)), 'line by line')
+
+    const told = (name: string, value: string | null) =>
+      rows
+        .filter((row) => row[name as 'subject'] === value)
+        .map(({ event, actor, address, details }) => [event, details.reason, actor, address])
+    const [here, nobody] = ['127.0.0.1', null]
+    const ofUser = [
+      ['account.registered', undefined, nobody, here],
+      ['login.succeeded', undefined, nobody, here],
+      ['login.failed', 'wrong_password', nobody, here],
+      ['refresh_token.repeated', 'retry', nobody, here],
+      ['refresh_token.repeated', 'parallel', nobody, here],
+      ['refresh_token.reused', undefined, nobody, here],
+      ['revocation.acknowledged', 'refresh_token_reused', nobody, here],
+      ['login.succeeded', undefined, nobody, here],
+      ['revocation.acknowledged', 'logout', nobody, here],
+      ['revocation.acknowledged', 'roles_changed', nobody, here],
+      ['account.roles_changed', undefined, admin.id, here],
+      ['login.succeeded', undefined, nobody, here],
+      ['revocation.acknowledged', reason, nobody, here],
+      ['account.recalled', reason, admin.id, here],
+      ['login.succeeded', undefined, nobody, here],
+      ['revocation.acknowledged', 'account_disabled', nobody, here],
+      ['account.disabled', undefined, admin.id, here],
+      ['login.failed', 'disabled', nobody, here],
+    ]
+    t.strictSame(sorted(told('subject', user.id)), sorted(ofUser))
+    t.strictSame(told('subject', jti), [['token.recalled', 'seen', admin.id, here]])
+    t.strictSame(told('subject', kid), [
+      ['signing_key.next', undefined, admin.id, here],
+      ['signing_key.active', undefined, nobody, nobody],
+    ])
+    t.strictSame(
+      sorted(told('subject', client_id)),
+      sorted([
+        ['client.created', undefined, admin.id, here],
+        ['client.token_issued', undefined, nobody, here],
+      ]),
+    )
+    t.strictSame(
+      told('event', 'login.failed')
+        .map(([, why]) => why)
+        .sort(),
+      ['disabled', 'unknown', 'wrong_password'],
+    )
+    const [recall] = rows.filter(({ event }) => event === 'account.recalled')
+    t.strictSame(recall?.details, { sids: [recalled.sid], reason })
+    const together = rows.filter(({ request_id }) => request_id === recall?.request_id)
+    t.strictSame(
+      together.map(({ event }) => event),
+      ['revocation.acknowledged', 'account.recalled'],
+      'what one request brought about has one id',
+    )
+    t.equal(rows.at(0)?.at.getTime(), clock.now() - 431_000, 'the moment is when it happened')
+
+    const everything = JSON.stringify([rows, linesOf(a, b)])
+    for (const secret of secrets) t.notOk(everything.includes(secret))
+  },
+)
 
 t.test('a limit that is hit is told once for each client and window, by each instance', async (t) => {
   const stores = await postgresAndRedis(t)
@@ -172,6 +326,43 @@ t.test('rows are neither changed nor removed, by whatever SQL', async (t) => {
     await t.rejects(query(statement), /append-only/, statement)
   t.strictSame(await query('select * from audit_events order by id'), before)
 })
+
+t.test(
+  'rows that Postgres was not there for are written when it is, each once, and no request waits',
+  async (t) => {
+    const stores = await postgresAndRedis(t)
+    const relay = await startRelay(t, stores.env.DATABASE_URL as string)
+    const query = queryOf(stores)
+    const cutOff = await startInstance(t, { stores: { env: { ...stores.env, DATABASE_URL: relay.url } } })
+    const { token, id } = await registerAndLogIn(cutOff.url)
+    await rowsAfter(t, { query }, () => linesOf(cutOff))
+
+    relay.cut()
+    cutOff.app.audit.record(somethingAbout('first'), origin)
+    await eventually(t, async () => messagesOf(cutOff, /audit trail cannot be written now/).length > 0)
+    t.equal((await logOut(cutOff.url, token)).status, 503)
+    t.equal((await getProtected(cutOff.url, token)).status, 401)
+    cutOff.app.audit.record(somethingAbout('last'), origin)
+    t.strictSame(await query(`select * from audit_events where subject in ('first', 'last')`), [])
+    await relay.mend()
+    await eventually(t, async () => messagesOf(cutOff, /audit trail is written again/).length > 0)
+    await eventually(t, async () =>
+      linesOf(cutOff).some(({ audit }) => audit.event === 'revocation.recorded_late'),
+    )
+    const rows = await rowsAfter(t, { query }, () => linesOf(cutOff))
+    t.strictSame(sorted(rows.map(lineOf)), sorted(linesOf(cutOff)))
+    t.strictSame(
+      rows.slice(-4).map(({ event, subject, details }) => [event, subject, details.reason]),
+      [
+        ['login.failed', 'first', 'wrong_password'],
+        ['revocation.not_recorded', id, 'logout'],
+        ['login.failed', 'last', 'wrong_password'],
+        ['revocation.recorded_late', id, 'logout'],
+      ],
+    )
+    t.equal(messagesOf(cutOff, /audit trail cannot be written now/).length, 1, 'an outage is told once')
+  },
+)
 
 t.test('rows whose commit was done but not answered are not written twice', async (t) => {
   const stores = await postgresAndRedis(t)

@@ -23,13 +23,17 @@ export type AuditEvent =
   | { event: 'login.succeeded'; sub: string; sid: string }
   /** `sub` is absent for a name that nobody has; the name itself is not told: people type passwords into that field. */
   | { event: 'login.failed'; sub?: string; reason: LoginFailure }
+  /** `sub` is whose it was, where that is known. */
   | {
       event: 'revocation.acknowledged' | 'revocation.not_recorded' | 'revocation.unconfirmed'
+      sub?: string
       reason: string
       subjects: readonly string[]
     }
-  | { event: 'revocation.recorded_late' | 'revocation.dropped'; reason: string }
+  | { event: 'revocation.recorded_late' | 'revocation.dropped'; sub?: string; reason: string }
   | { event: 'refresh_token.reused'; sub: string; sid: string }
+  /** A used one was honoured once more: its reply may have been lost (`retry`), or its successor was used already (`parallel`). */
+  | { event: 'refresh_token.repeated'; sub: string; sid: string; reason: 'retry' | 'parallel' }
   | {
       event: 'session.reauthenticated' | 'reauthentication.failed' | 'account.password_changed'
       sub: string
