@@ -73,6 +73,7 @@ ALTER TABLE "totp_factors" ADD CONSTRAINT "totp_factors_user_id_users_id_fk" FOR
 CREATE INDEX "audit_events_at_index" ON "audit_events" USING btree ("at");--> statement-breakpoint
 CREATE INDEX "audit_events_subject_id_index" ON "audit_events" USING btree ("subject","id");--> statement-breakpoint
 CREATE INDEX "audit_events_event_id_index" ON "audit_events" USING btree ("event","id");--> statement-breakpoint
+CREATE INDEX "audit_events_actor_id_index" ON "audit_events" USING btree ("actor","id") WHERE "audit_events"."actor" is not null;--> statement-breakpoint
 CREATE INDEX "familiar_networks_seen_at_index" ON "familiar_networks" USING btree ("seen_at");--> statement-breakpoint
 CREATE INDEX "guesses_last_at_index" ON "guesses" USING btree ("last_at");--> statement-breakpoint
 CREATE INDEX "mail_jobs_due_at_index" ON "mail_jobs" USING btree ("due_at");--> statement-breakpoint

@@ -34,6 +34,7 @@ import sessions from './plugins/sessions.ts'
 import tokenInspection from './plugins/token-inspection.ts'
 import tokenStatus from './plugins/token-status.ts'
 import tokens from './plugins/tokens.ts'
+import { adminAuditRoute } from './routes/admin-audit.ts'
 import { adminClientsRoutes } from './routes/admin-clients.ts'
 import { adminKeysRoutes } from './routes/admin-keys.ts'
 import { adminUsersRoutes } from './routes/admin-users.ts'
@@ -99,8 +100,8 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
 
     await app.register(clock, { clock: options.clock })
     await app.register(metrics, { config })
-    await app.register(audit)
     await app.register(database, { config })
+    await app.register(audit)
     await app.register(redis, { config })
     await app.register(limits, { config })
     await app.register(revocation, { config })
@@ -109,7 +110,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     await app.register(sessions, { config })
     await app.register(mail, { config })
     await app.register(accounts, { config })
-    await app.register(purge)
+    await app.register(purge, { config })
     await app.register(tokenInspection, { config })
     await app.register(authentication, { config })
     await app.register(authorization, { config })
@@ -195,4 +196,5 @@ const administration: FastifyPluginAsync = async (scope) => {
   await scope.register(adminUsersRoutes)
   await scope.register(adminKeysRoutes)
   await scope.register(adminClientsRoutes)
+  await scope.register(adminAuditRoute)
 }

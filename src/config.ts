@@ -82,6 +82,8 @@ export type Config = Readonly<{
   mailSecondFactor: boolean
   /** Roles that count only for whoever has shown a second factor. */
   secondFactorRoles: string[]
+  /** How long the audit trail is kept. */
+  auditDays: number
   /** Made at a start at which there is no admin. */
   firstAdmin: { username: string; password: string } | undefined
 }>
@@ -203,6 +205,7 @@ export function loadConfig(env: Environment): Config {
     appUrl: url('APP_URL', text('APP_URL'), ['https:', 'http:']) ?? issuer ?? `http://localhost:${port}`,
     mailSecondFactor,
     secondFactorRoles: readRoles(settings, 'SECOND_FACTOR_ROLES'),
+    auditDays: integer('AUDIT_DAYS', { default: 365, min: 1, max: 3650 }),
     firstAdmin,
   }
   settings.assertSound()

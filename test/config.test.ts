@@ -47,6 +47,7 @@ const numbers: Record<string, string> = {
   FORGERY_RATE_WINDOW_SECONDS: '70',
   ACCOUNT_RATE_MAX: '9',
   ACCOUNT_RATE_WINDOW_SECONDS: '90',
+  AUDIT_DAYS: '30',
 }
 
 /** What is wrong with the settings: a line each, that begins with a name. */
@@ -119,6 +120,7 @@ t.test('without any setting it is a service on the loopback with an embedded sto
     appUrl: 'http://localhost:3000',
     mailSecondFactor: false,
     secondFactorRoles: [],
+    auditDays: 365,
     firstAdmin: undefined,
   })
   t.strictSame(loadConfig({ PORT: '8080' }).issuer, 'http://localhost:8080')
@@ -189,6 +191,7 @@ t.test('every setting arrives where it belongs', async (t) => {
     appUrl: 'https://app.test/account',
     mailSecondFactor: true,
     secondFactorRoles: ['admin', 'billing'],
+    auditDays: 30,
     firstAdmin: { username: 'root', password: 'correct horse battery staple' },
   })
   t.equal(loadConfig({ ...production }).audience, 'https://auth.test', 'whose tokens, if nobody says')

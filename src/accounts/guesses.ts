@@ -17,13 +17,13 @@ import { canonicalUsername } from './usernames.ts'
 
 export type GuessKind = (typeof guesses.$inferSelect)['kind']
 
-/** Where a guess comes from: a network, a session of the account, or whoever has shown the password already. */
-export type GuessSource = { network: string } | 'session' | 'code'
+/** What is guessed at: a password, by whoever it is or by a session of the account, or a code. */
+export type Guessed = 'password' | 'own_password' | 'code'
 
 /** One answer that is about to be judged. */
 export interface Guess {
   /** @param sub whose account it is, if it is anybody's */
-  wasWrong(origin: Origin, sub?: string): Promise<void>
+  wasWrong(sub?: string): Promise<void>
   wasRight(): Promise<void>
 }
 
@@ -34,7 +34,7 @@ export interface Guesses {
    * @param username in any spelling
    * @throws Outcome `rate_limited`, `password_reset_required` if there were a hundred wrong ones without a right one
    */
-  begin(username: string, source: GuessSource): Promise<Guess>
+  begin(username: string, guessed: Guessed, origin: Origin): Promise<Guess>
   /** After a login: what comes from there is no stranger's for a while. */
   remember(userId: string, network: string): Promise<void>
   /** Begins to count anew. */
@@ -52,6 +52,9 @@ export interface GuessesOptions {
 /** NIST SP 800-63B-4 §3.2.2: consecutive failed attempts on a single account. */
 const mostInARow = 100
 const familiarSeconds = 30 * 86_400
+
+/** Whoever is in a session is no stranger; of a password, it depends on where it comes from. */
+const kindOf = { password: null, own_password: 'familiar', code: 'code' } as const
 
 interface Attempt {
   account: Buffer
@@ -119,25 +122,27 @@ const rememberNetwork = prepare<{ userId: string; network: string; now: number }
 
 export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Guesses {
   return {
-    async begin(name, source) {
+    async begin(name, guessed, origin) {
       const username = canonicalUsername(name) ?? name.toWellFormed().replaceAll('\0', '')
       const account = accountOf(username)
       const at = clock.now()
       const [count] = await countAttempt(db, {
         account,
         username,
-        network: typeof source === 'string' ? '' : source.network,
-        kind: source === 'session' ? 'familiar' : source === 'code' ? source : null,
+        network: origin.network,
+        kind: kindOf[guessed],
         now: at,
         windowEnd: at + limit.windowSeconds * 1000,
         familiarSince: at - familiarSeconds * 1000,
       })
       const { kind, recent, inARow, windowEndsAt } = count as Count
       if (inARow >= mostInARow) throw new Outcome('password_reset_required')
-      if (kind !== 'familiar' && limit.max > 0 && recent > limit.max)
+      if (kind !== 'familiar' && limit.max > 0 && recent > limit.max) {
+        if (recent === limit.max + 1) audit.record({ event: 'limit.exceeded', limit: 'account' }, origin)
         throw new Outcome('rate_limited', { retryAfterSeconds: Math.ceil((windowEndsAt - at) / 1000) })
+      }
       return {
-        async wasWrong(origin, sub) {
+        async wasWrong(sub) {
           const [counted] = await countWrong(db, { account, kind })
           if (counted?.inARow === mostInARow)
             audit.record({ event: 'guessing.ended', kind, ...(sub !== undefined && { sub }) }, origin)

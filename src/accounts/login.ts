@@ -35,7 +35,7 @@ export function createLogin(options: LoginOptions): LogIn {
   const { db, passwords, guesses, challenge, admission, audit } = options
 
   return async function logIn(request, origin) {
-    const guess = await guesses.begin(request.username, origin)
+    const guess = await guesses.begin(request.username, 'password', origin)
     const tokens = (await attempt(request, guess, origin)) ?? (await attempt(request, guess, origin))
     if (!tokens) throw await refused('changed', guess, origin)
     return tokens
@@ -82,7 +82,7 @@ export function createLogin(options: LoginOptions): LogIn {
     origin: Origin,
     user?: LoginUser,
   ): Promise<Outcome> {
-    await guess.wasWrong(origin, user?.id)
+    await guess.wasWrong(user?.id)
     audit.record({ event: 'login.failed', reason, ...(user && { sub: user.id }) }, origin)
     return new Outcome('invalid_credentials', { reason })
   }

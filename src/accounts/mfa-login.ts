@@ -99,12 +99,12 @@ export function createMfaLogin(options: MfaLoginOptions): {
     const found = await findChallenged(hash)
     if (!found) throw refused('mfa_token_invalid', 'challenge_over', origin)
     const { user, challenge } = found
-    const guess = await guesses.begin(user.username, 'code')
+    const guess = await guesses.begin(user.username, 'code', origin)
     const method = challenge.mailedCode
       ? mailedCodes?.isRight(challenge.mailedCode, code)
       : await factors.use(user.id, code)
     if (!method) {
-      await guess.wasWrong(origin, user.id)
+      await guess.wasWrong(user.id)
       throw refused('invalid_code', 'wrong_code', origin, user.id)
     }
     await guess.wasRight()

@@ -26,13 +26,13 @@ export function createOwnFactor({ factors, guesses }: OwnFactorOptions): ProveFa
     const { methods } = await factors.summarize(sub)
     if (!methods.includes('totp')) return { amr: ['pwd'], acr: 'aal1' }
     if (code === undefined) throw new Outcome('mfa_required', { members: { methods } })
-    const guess = await guesses.begin(username, 'code')
+    const guess = await guesses.begin(username, 'code', origin)
     const method = await factors.use(sub, code)
     if (method) {
       await guess.wasRight()
       return proofsWith[method]
     }
-    await guess.wasWrong(origin, sub)
+    await guess.wasWrong(sub)
     throw new Outcome('invalid_code')
   }
 }

@@ -30,13 +30,13 @@ export function createOwnPassword({ db, passwords, guesses, audit }: OwnPassword
     const [user] = await db.select().from(users).where(eq(users.id, sub))
     // Whose access token has outlived it.
     if (!user) throw new Outcome('token_revoked')
-    const guess = await guesses.begin(user.username, 'session')
+    const guess = await guesses.begin(user.username, 'own_password', origin)
     if (await passwords.verify(user.passwordHash, password)) {
       await guess.wasRight()
       return user
     }
     audit.record({ event: 'reauthentication.failed', sub, sid }, origin)
-    await guess.wasWrong(origin, sub)
+    await guess.wasWrong(sub)
     throw new Outcome('invalid_current_password')
   }
 }

@@ -157,14 +157,14 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     async confirm(holder, code, origin) {
       assertFresh(holder)
       const { sub, sid } = holder
-      const guess = await guesses.begin(await findUsername(sub), 'code')
+      const guess = await guesses.begin(await findUsername(sub), 'code', origin)
       const codes = await durably(db, async (tx) =>
         (await useTotp(tx, sub, canonicalCode(code), false))
           ? await replaceRecoveryCodes(tx, sub)
           : undefined,
       )
       if (!codes) {
-        await guess.wasWrong(origin, sub)
+        await guess.wasWrong(sub)
         throw new Outcome('invalid_code')
       }
       await guess.wasRight()

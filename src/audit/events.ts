@@ -1,4 +1,7 @@
-/** What is worth telling about: one structured line each, never with a password, a token or a key in it. */
+/** What is worth telling about: one structured line and one row each, never with a password, a token or a key in it. */
+import type { Clock } from '../db/clock.ts'
+import { rowOf } from './rows.ts'
+import type { Trail } from './trail.ts'
 
 /** Where a request came from. */
 export interface Origin {
@@ -18,6 +21,9 @@ export type LoginFailure =
   | 'wrong_code'
   | 'challenge_over'
 
+/** Of a client address, of that and an account together, of an account, and of tokens whose signature is wrong. */
+export type LimitName = 'address' | 'login' | 'account' | 'forgery'
+
 export type AuditEvent =
   /** `by` is who made it for somebody else. */
   | { event: 'account.registered'; sub: string; by?: string; roles?: readonly string[] }
@@ -27,13 +33,17 @@ export type AuditEvent =
   | { event: 'login.succeeded'; sub: string; sid: string; amr: readonly string[] }
   /** `sub` is absent for a name that nobody has; the name itself is not told: people type passwords into that field. */
   | { event: 'login.failed'; sub?: string; reason: LoginFailure }
+  /** `sub` is whose it was, where that is known. */
   | {
       event: 'revocation.acknowledged' | 'revocation.not_recorded' | 'revocation.unconfirmed'
+      sub?: string
       reason: string
       subjects: readonly string[]
     }
-  | { event: 'revocation.recorded_late' | 'revocation.dropped'; reason: string }
+  | { event: 'revocation.recorded_late' | 'revocation.dropped'; sub?: string; reason: string }
   | { event: 'refresh_token.reused'; sub: string; sid: string }
+  /** A used one was honoured once more: its reply may have been lost (`retry`), or its successor was used already (`parallel`). */
+  | { event: 'refresh_token.repeated'; sub: string; sid: string; reason: 'retry' | 'parallel' }
   | {
       event: 'session.reauthenticated' | 'reauthentication.failed' | 'account.password_changed'
       sub: string
@@ -56,17 +66,28 @@ export type AuditEvent =
   | { event: 'client.token_issued'; client: string; scopes: readonly string[] }
   /** `by` is absent for a step that was due. */
   | { event: 'signing_key.next' | 'signing_key.active' | 'signing_key.removed'; kid: string; by?: string }
+  /** Once for each client and window, by each instance (limit-hits). */
+  | { event: 'limit.exceeded'; limit: LimitName }
 
 export interface Audit {
+  /** Never waits, never throws. */
   record(event: AuditEvent, origin?: Origin): void
 }
 
-export function createAudit({ log }: { log: { info(line: object, message: string): void } }): Audit {
+export interface AuditOptions {
+  log: { info(line: object, message: string): void }
+  clock: Pick<Clock, 'now'>
+  trail: Pick<Trail, 'add'>
+}
+
+export function createAudit({ log, clock, trail }: AuditOptions): Audit {
   return {
-    record: (event, origin) =>
+    record(event, origin) {
       log.info(
         { audit: event, ...(origin && { reqId: origin.requestId, address: origin.address }) },
         event.event,
-      ),
+      )
+      trail.add(rowOf(event, origin, clock.now()))
+    },
   }
 }

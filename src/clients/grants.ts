@@ -49,6 +49,6 @@ export const createGrants = ({ clock, audit, revoke, accessTokens }: GrantsOptio
     return { access_token: token, token_type: 'Bearer', expires_in: expiresIn, scope: scopes.join(' ') }
   },
 
-  revokeToken: ({ jti, exp }, origin) =>
-    revoke({ entries: [tokenEntry(jti, exp)], reason: 'revoked', origin }),
+  revokeToken: ({ sub, jti, exp }, origin) =>
+    revoke({ entries: [tokenEntry(jti, exp)], sub, reason: 'revoked', origin }),
 })

@@ -297,14 +297,19 @@ export const auditEvents = pgTable(
     id: bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
     at: moment('at').notNull(),
     event: text().notNull(),
-    /** Whom it is about: the `sub` of a person or of a service. */
+    /** Whom or what it is about: a `sub`, a `kid` or a `jti`. */
     subject: text(),
-    /** Who did it to them: the `sub` of an admin, or `cli`. */
+    /** Who did it to them, if not they themselves: the `sub` of an admin, or `cli`. */
     actor: text(),
     requestId: text('request_id'),
     address: text(),
     /** The rest of the event. */
     details: jsonb().$type<Record<string, unknown>>().notNull(),
   },
-  (table) => [index().on(table.at), index().on(table.subject, table.id), index().on(table.event, table.id)],
+  (table) => [
+    index().on(table.at),
+    index().on(table.subject, table.id),
+    index().on(table.event, table.id),
+    index('audit_events_actor_id_index').on(table.actor, table.id).where(sql`${table.actor} is not null`),
+  ],
 )

@@ -8,6 +8,8 @@ import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { canonicalUsername } from '../accounts/usernames.ts'
+import type { LimitName } from '../audit/events.ts'
+import { createLimitHits } from '../audit/limit-hits.ts'
 import type { Config } from '../config.ts'
 import { Outcome } from '../outcomes.ts'
 import { networkOf } from './client-network.ts'
@@ -32,10 +34,12 @@ export interface LimitsOptions {
 }
 
 type Count = ReturnType<FastifyInstance['createRateLimit']>
+type Counted = Exclude<Awaited<ReturnType<Count>>, { isAllowed: true }>
 
 export default fp(
   async function limits(app: FastifyInstance, { config }: LimitsOptions) {
-    const { rateRedis } = app
+    const { rateRedis, audit } = app
+    const noteLimitHit = createLimitHits({ audit })
 
     const { address, login, forgery } = config.limits
     const countAddress = await createCount(address, networkOf, 'rl:address:')
@@ -56,28 +60,39 @@ export default fp(
       return (request) => countTogether(request).catch(() => count(request))
     }
 
+    function refuse(
+      limit: LimitName,
+      { origin }: FastifyRequest,
+      { key, ttl, ttlInSeconds }: Counted,
+    ): never {
+      noteLimitHit(limit, key, ttl, origin)
+      throw new Outcome('rate_limited', { retryAfterSeconds: Math.max(1, ttlInSeconds) })
+    }
+
     app.decorate('limitByAddress', function () {
       this.describeRoutes({ failures: ['rate_limited'] })
       this.addHook('onRequest', async (request, reply) => {
-        tell(reply, await countAddress?.(request))
+        const surplus = tell(reply, await countAddress?.(request))
+        if (surplus) refuse('address', request, surplus)
       })
     })
 
     app.decorate('limitLogins', async (request, reply) => {
-      tell(reply, await countLogin?.(request))
+      const surplus = tell(reply, await countLogin?.(request))
+      if (surplus) refuse('login', request, surplus)
     })
 
     app.decorate('forgeryBudget', {
       async assertLeft(request) {
         const count = await countForgery?.(request, { increment: false })
-        if (count?.isAllowed === false && count.remaining === 0) throw surplus(count.ttlInSeconds)
+        if (count?.isAllowed === false && count.remaining === 0) refuse('forgery', request, count)
       },
       async spend(request) {
         await countForgery?.(request)
       },
     })
   },
-  { name: 'limits', dependencies: ['redis', 'openapi'] },
+  { name: 'limits', dependencies: ['audit', 'redis', 'openapi'] },
 )
 
 /** In a scope of its own, for the library has one store for each. */
@@ -91,10 +106,14 @@ async function registerCount(app: FastifyInstance, options: RateLimitPluginOptio
   return count as Count
 }
 
-/** Tells the client what is left to it, of the limit that is nearest or that refuses it, and refuses the surplus. */
-function tell(reply: FastifyReply, count: Awaited<ReturnType<Count>> | undefined): void {
+/**
+ * Tells the client what is left to it, of the limit that is nearest or that refuses it.
+ *
+ * @returns the count if this request is beyond the limit
+ */
+function tell(reply: FastifyReply, count: Awaited<ReturnType<Count>> | undefined): Counted | undefined {
   // The library's word for its list of exceptions, and there is none here.
-  if (!count || count.isAllowed) return
+  if (!count || count.isAllowed) return undefined
   const { max, remaining, ttlInSeconds, isExceeded } = count
   const told = reply.getHeader('ratelimit-remaining')
   if (isExceeded || told === undefined || remaining < Number(told)) {
@@ -104,11 +123,8 @@ function tell(reply: FastifyReply, count: Awaited<ReturnType<Count>> | undefined
       'ratelimit-reset': ttlInSeconds,
     })
   }
-  if (isExceeded) throw surplus(ttlInSeconds)
+  return isExceeded ? count : undefined
 }
-
-const surplus = (ttlInSeconds: number) =>
-  new Outcome('rate_limited', { retryAfterSeconds: Math.max(1, ttlInSeconds) })
 
 /** Hashed: people type passwords where names belong. However a name is spelled, it is one account. */
 function loginOf(request: FastifyRequest): string {

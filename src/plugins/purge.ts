@@ -6,12 +6,18 @@ import {
   deleteOldGuesses,
   deleteOldNetworks,
 } from '../accounts/expired.ts'
+import { deleteEventsAfter } from '../audit/expired.ts'
+import type { Config } from '../config.ts'
 import { createPurge } from '../db/purge.ts'
 import { deleteExpiredEntries } from '../revocation/expired.ts'
 import { deleteExpiredRefreshTokens, deleteExpiredSessions } from '../sessions/expired.ts'
 
+export interface PurgeOptions {
+  config: Pick<Config, 'auditDays'>
+}
+
 export default fp(
-  async function purge(app: FastifyInstance) {
+  async function purge(app: FastifyInstance, { config }: PurgeOptions) {
     const { start, stop } = createPurge({
       db: app.database.db,
       batches: [
@@ -22,6 +28,7 @@ export default fp(
         deleteExpiredMailTokens,
         deleteOldGuesses,
         deleteOldNetworks,
+        deleteEventsAfter(config.auditDays),
       ],
       onError: (err) => app.log.warn({ err }, 'what has expired was not purged'),
     })

@@ -53,6 +53,7 @@ export default fp(
         accessTokens,
         endings,
         isRefused,
+        audit,
         idleSeconds,
         rememberSeconds,
         graceSeconds: config.refreshGraceSeconds,

@@ -5,7 +5,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Audit, Origin } from '../audit/events.ts'
-import type { RevocationEntry } from '../bearer/revoked-entries.ts'
+import { parseGenerationSubject, type RevocationEntry } from '../bearer/revoked-entries.ts'
 import type { Database } from '../db/connect.ts'
 import { durably } from '../db/durably.ts'
 import { isDatabaseUnavailable } from '../db/errors.ts'
@@ -17,6 +17,8 @@ import type { Tail } from './tail.ts'
 export interface Revocation {
   /** What is refused from this moment, even if it cannot be recorded now: whoever asks must have the right to it already. */
   entries: readonly RevocationEntry[]
+  /** Whose it is, for the audit. Entries of a generation say so themselves. */
+  sub?: string
   reason: string
   origin?: Origin
   /**
@@ -61,6 +63,13 @@ const maxUnrecorded = 10_000
 const namesOf = (entries: readonly RevocationEntry[]): string[] =>
   entries.map(({ scope, subject }) => `${scope} ${subject}`)
 
+/** What the audit tells of a revocation, whatever becomes of it. */
+function about({ sub, reason }: Revocation, entries: readonly RevocationEntry[]) {
+  const generation = entries.find(({ scope }) => scope === 'generation')
+  const owner = sub ?? (generation && parseGenerationSubject(generation.subject).sub)
+  return { ...(owner !== undefined && { sub: owner }), reason }
+}
+
 /** Stop it before its database closes. */
 export function createRevoker({ db, tail, index, audit, holds, onHeld }: RevokerOptions): Revoker {
   const unrecorded: Revocation[] = []
@@ -83,7 +92,7 @@ export function createRevoker({ db, tail, index, audit, holds, onHeld }: Revoker
   }
 
   async function revoke(revocation: Revocation): Promise<void> {
-    const { entries, reason, origin } = revocation
+    const { entries, origin } = revocation
     tail.add(entries)
     const indexing = writeIndex(entries)
     let committed: Awaited<ReturnType<typeof commit>>
@@ -94,7 +103,14 @@ export function createRevoker({ db, tail, index, audit, holds, onHeld }: Revoker
       if (!isDatabaseUnavailable(cause)) throw cause
       // What is refused must come to be recorded. What was only asked for is forgotten: its asker knows that it failed.
       if (entries.length > 0) remember(revocation)
-      audit.record({ event: 'revocation.not_recorded', reason, subjects: namesOf(entries) }, origin)
+      audit.record(
+        {
+          event: 'revocation.not_recorded',
+          ...about(revocation, entries),
+          subjects: namesOf(entries),
+        },
+        origin,
+      )
       throw new Outcome('unavailable', { detail: 'The revocation could not be recorded yet.', cause })
     }
     const committedAt = performance.now()
@@ -104,17 +120,17 @@ export function createRevoker({ db, tail, index, audit, holds, onHeld }: Revoker
     // Once more: what was lost before the commit is not missed by those who looked in between (witness.ts).
     const indexingAgain = writeIndex(revoked)
     await Promise.all([indexing, indexingAgain, delay(committed.holdMs)])
-    const subjects = namesOf(revoked)
+    const told = { ...about(revocation, revoked), subjects: namesOf(revoked) }
     // Every tail that still counts as fresh has looked since the commit. Others believe an index that has forgotten nothing, and
     // know by this look that there was something to forget (witness.ts).
     if (holds && !(await tail.lookAgain())) {
-      audit.record({ event: 'revocation.unconfirmed', reason, subjects }, origin)
+      audit.record({ event: 'revocation.unconfirmed', ...told }, origin)
       throw new Outcome('unavailable', {
         detail: 'The revocation is recorded, but not yet known everywhere.',
       })
     }
     if (holds) onHeld((performance.now() - committedAt) / 1000)
-    if (subjects.length > 0) audit.record({ event: 'revocation.acknowledged', reason, subjects }, origin)
+    if (revoked.length > 0) audit.record({ event: 'revocation.acknowledged', ...told }, origin)
   }
 
   function remember(revocation: Revocation): void {
@@ -141,10 +157,10 @@ export function createRevoker({ db, tail, index, audit, holds, onHeld }: Revoker
           unrecorded.unshift(next)
           break
         }
-        audit.record({ event: 'revocation.dropped', reason: next.reason }, next.origin)
+        audit.record({ event: 'revocation.dropped', ...about(next, next.entries) }, next.origin)
         continue
       }
-      audit.record({ event: 'revocation.recorded_late', reason: next.reason }, next.origin)
+      audit.record({ event: 'revocation.recorded_late', ...about(next, next.entries) }, next.origin)
     }
     retry = undefined
     schedule()

@@ -43,7 +43,7 @@ export interface Endings {
   /** Ends a session of which an old refresh token was presented. */
   endStolen(session: { id: string; userId: string }, origin: Origin): Promise<void>
   /** Ends a session once more, whose end the database does not know (any more). */
-  endForgotten(sid: string, origin: Origin): Promise<void>
+  endForgotten(session: { sub: string; sid: string }, origin: Origin): Promise<void>
   /** The same for all sessions of a generation. Does nothing if the account has moved on. */
   endForgottenGeneration(sub: string, ver: number, origin: Origin): Promise<void>
   /** Resolves when every end that is recorded by now is known everywhere, or when that cannot be told. */
@@ -109,10 +109,15 @@ export function createEndings(options: EndingsOptions): Endings {
     return found.id
   }
 
-  async function endSession(sid: string, reason: string, origin?: Origin, exp = 0): Promise<void> {
+  async function endSession(
+    { sub, sid, exp = 0 }: { sub: string; sid: string; exp?: number },
+    reason: string,
+    origin?: Origin,
+  ): Promise<void> {
     const entry = sessionEntry(sid, Math.max(exp, latestExpiry()))
     await revoke({
       entries: [entry],
+      sub,
       reason,
       ...(origin && { origin }),
       async within(tx) {
@@ -149,15 +154,16 @@ export function createEndings(options: EndingsOptions): Endings {
   }
 
   return {
-    end: ({ sid, exp }, origin) => endSession(sid, 'logout', origin, exp),
+    end: ({ sub, sid, exp = 0 }, origin) => endSession({ sub, sid, exp }, 'logout', origin),
 
     async endOwn(holder, sid, origin) {
       const own = await findOf(holder.sub, sid)
       if (own !== holder.sid) assertFresh(holder)
-      await endSession(own, 'ended', origin)
+      await endSession({ sub: holder.sub, sid: own }, 'ended', origin)
     },
 
-    endOf: async ({ sub, sid }, reason, origin) => endSession(await findOf(sub, sid), reason, origin),
+    endOf: async ({ sub, sid }, reason, origin) =>
+      endSession({ sub, sid: await findOf(sub, sid) }, reason, origin),
 
     async endOthers(holder, origin) {
       assertFresh(holder)
@@ -165,6 +171,7 @@ export function createEndings(options: EndingsOptions): Endings {
       await revoke({
         // They are not known before the account is locked: a login under way comes before this or after.
         entries: [],
+        sub,
         reason: 'logout_others',
         origin,
         async within(tx) {
@@ -178,10 +185,10 @@ export function createEndings(options: EndingsOptions): Endings {
 
     async endStolen({ id, userId }, origin) {
       audit.record({ event: 'refresh_token.reused', sub: userId, sid: id }, origin)
-      await endSession(id, 'refresh_token_reused', origin)
+      await endSession({ sub: userId, sid: id }, 'refresh_token_reused', origin)
     },
 
-    endForgotten: (sid, origin) => endSession(sid, forgotten, origin),
+    endForgotten: (session, origin) => endSession(session, forgotten, origin),
 
     async endForgottenGeneration(sub, ver, origin) {
       try {
@@ -206,6 +213,7 @@ export function createEndings(options: EndingsOptions): Endings {
       const sids = surplus.map(({ id }) => id)
       await revoke({
         entries: [],
+        sub,
         reason: 'too_many_sessions',
         origin,
         async within(tx) {

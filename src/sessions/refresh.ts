@@ -2,7 +2,7 @@
  * Refresh token rotation (RFC 9700 §4.14.2): each token is used once. Its second use is a repeat, if the reply to the first
  * may have been lost, or else theft. It cannot be told who of the two is the thief, so theft ends the session.
  */
-import type { Origin } from '../audit/events.ts'
+import type { Audit, Origin } from '../audit/events.ts'
 import { generationSubject } from '../bearer/revoked-entries.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
@@ -36,6 +36,7 @@ export interface RefreshOptions {
   accessTokens: AccessTokens
   endings: Pick<Endings, 'awaitEnds' | 'endForgotten' | 'endStolen'>
   isRefused: IsRefused
+  audit: Audit
   /** How long a refresh token waits to be used, without and with `remember`. */
   idleSeconds: number
   rememberSeconds: number
@@ -46,7 +47,8 @@ export interface RefreshOptions {
 const sealingPurpose = 'refresh token successor'
 
 export function createRefresh(options: RefreshOptions): Refresh {
-  const { db, clock, accessTokens, endings, isRefused, idleSeconds, rememberSeconds, graceSeconds } = options
+  const { db, clock, accessTokens, endings, isRefused, audit } = options
+  const { idleSeconds, rememberSeconds, graceSeconds } = options
 
   return async function refresh(refreshToken, origin) {
     const hash = hashOpaqueToken(refreshToken)
@@ -75,15 +77,19 @@ export function createRefresh(options: RefreshOptions): Refresh {
       if (await hasJustEnded(db, hash, now)) await endings.awaitEnds(origin)
       throw new Outcome('refresh_token_invalid')
     }
-    const { session, newest } = repeated
-    if (newest === undefined) {
+    const { session, succeeded } = repeated
+    if (!succeeded) {
       await endings.endStolen(session, origin)
       throw new Outcome('refresh_token_reused')
     }
     if (await isForgotten(session)) {
-      await endings.endForgotten(session.id, origin)
+      await endings.endForgotten({ sub: session.userId, sid: session.id }, origin)
       throw new Outcome('refresh_token_invalid')
     }
+    const { newest, reason } = succeeded
+    // One that was used up just now is repeated by nobody.
+    if (!rotated && reason)
+      audit.record({ event: 'refresh_token.repeated', sub: session.userId, sid: session.id, reason }, origin)
     return issueSessionTokens(accessTokens, session, newest, iat)
   }
 
@@ -106,17 +112,24 @@ export function createRefresh(options: RefreshOptions): Refresh {
    */
   function repeat(refreshToken: string, rotation: Rotation) {
     const { hash, now, graceStart } = rotation
-    return durably(db, async (tx): Promise<{ session: SessionFacts; newest?: string } | undefined> => {
+    return durably(db, async (tx): Promise<{ session: SessionFacts; succeeded?: Succeeded } | undefined> => {
       const session = await lockSession(tx, hash, now)
       if (!session) return undefined
       // In a statement of its own: the lock may have been waited for.
       const succession = await findSuccession(tx, hash)
-      const newest = followSuccession(refreshToken, succession, graceStart)
-      if (newest === undefined) return { session }
+      const succeeded = followSuccession(refreshToken, succession, graceStart)
+      if (!succeeded) return { session }
       await noteAccess(tx, session.id, rotation)
-      return { session, newest }
+      return { session, succeeded }
     })
   }
+}
+
+/** What a token that was used before is honoured by. */
+interface Succeeded {
+  newest: string
+  /** Undefined if it was not used before. */
+  reason: 'retry' | 'parallel' | undefined
 }
 
 /**
@@ -129,7 +142,7 @@ function followSuccession(
   token: string,
   succession: readonly Link[],
   graceStart: number,
-): string | undefined {
+): Succeeded | undefined {
   const [presented, successor] = succession
   if (presented?.usedAt && successor?.usedAt && presented.usedAt <= graceStart) return undefined
   let newest = token
@@ -138,5 +151,6 @@ function followSuccession(
     if (sealedSuccessor === null) return undefined
     newest = createSealer(newest).open(sealingPurpose, Buffer.from(sealedSuccessor)).toString()
   }
-  return newest
+  const reason = successor?.usedAt ? 'parallel' : 'retry'
+  return { newest, reason: presented?.usedAt ? reason : undefined }
 }
