@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import { decodeJwt, decodeProtectedHeader, exportPKCS8, generateKeyPair, SignJWT } from 'jose'
+import { type TOTP, URI } from 'otpauth'
 import t, { type Test } from 'tap'
 import { createManualClock, postgresAndRedis, startInstance, type User, withClient } from './fixtures/app.ts'
 import {
@@ -32,6 +33,7 @@ import {
   readDocument,
   type Schema,
 } from './fixtures/openapi.ts'
+import { endGuessing, giveFactor, giveMailToken } from './fixtures/second-factor.ts'
 import { startPostgres, startRedis } from './fixtures/servers.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -140,7 +142,7 @@ interface Asking {
 /** As the document says and no more: what is optional and has no example stays away. */
 function exampleOf(schema: Schema | undefined, given: Given = {}): Record<string, unknown> | null {
   if (!schema?.properties) return null
-  const members = Object.entries(schema.properties)
+  const members = Object.entries(schema.properties).slice(0, schema.maxProperties)
   return Object.fromEntries(members.map(([name, { examples }]) => [name, examples?.[0] ?? given[name]]))
 }
 
@@ -179,7 +181,9 @@ function assertSaid(t: Test, { operationId, responses }: Operation, { status, he
     const examples = media?.examples ?? {}
     if (
       isDocumented &&
-      ('invalid_request' in examples || 'cross_site' in examples || 'invalid_current_password' in examples)
+      ['invalid_request', 'cross_site', 'invalid_current_password', 'invalid_code'].some(
+        (code) => code in examples,
+      )
     )
       continue
     t.equal(headers.has(header), isDocumented, `${name} ${header}`)
@@ -217,14 +221,48 @@ async function grantedTo(
 const giveRoles = (databaseUrl: string, id: string, roles: string[]) =>
   withClient(databaseUrl, (client) => client.query('update users set roles = $2 where id = $1', [id, roles]))
 
+interface Holding {
+  app: FastifyInstance
+  url: string
+  databaseUrl: string
+  token: string
+}
+
+/** Gives them an app. @returns a token that says that they have shown a code of it */
+async function raise({ app, url, databaseUrl, token }: Holding, { password }: User): Promise<string> {
+  const shown = await giveFactor(app, databaseUrl, decodeJwt(token).sub as string)
+  const { body } = await post(url, '/reauthenticate', { password, code: shown.generate() }, bearer(token))
+  return body.access_token
+}
+
+/** What reaches somebody by another way than a reply to them. */
+async function givenTo(
+  { operationId }: Operation,
+  { app, url, databaseUrl, token }: Holding,
+): Promise<Given> {
+  if (operationId === 'removeTotp') await post(url, '/mfa/totp', undefined, bearer(token))
+  if (operationId === 'confirmTotp') {
+    const { body } = await post(url, '/mfa/totp', undefined, bearer(token))
+    return { code: (URI.parse(body.otpauth_uri) as TOTP).generate() }
+  }
+  const user = await registerAndLogIn(url)
+  if (operationId === 'verifyEmail') return { token: await giveMailToken(databaseUrl, user.id, 'verify') }
+  if (operationId === 'resetPassword') return { token: await giveMailToken(databaseUrl, user.id, 'reset') }
+  if (operationId !== 'completeLogin') return {}
+  const app_ = await giveFactor(app, databaseUrl, user.id)
+  const { body } = await post(url, '/login', { username: user.username, password: user.password })
+  return { mfa_token: body.mfa_token, code: app_.generate() }
+}
+
 t.test('whoever asks as it says is answered as it says', async (t) => {
   const stores = await postgresAndRedis(t)
   const { app, url } = await startInstance(t, { stores })
+  const databaseUrl = stores.env.DATABASE_URL as string
   const register = operation('register')
   const registered = await ask(url, register)
   assertSaid(t, register, registered)
   t.equal(registered.status, 201)
-  await giveRoles(stores.env.DATABASE_URL as string, registered.body.id, ['admin'])
+  await giveRoles(databaseUrl, registered.body.id, ['admin'])
   // One that closes its account closes its own last, and then there is another password.
   const changePassword = operation('changePassword')
   const others = operations.filter((other) => other !== register && other !== changePassword)
@@ -239,7 +277,12 @@ t.test('whoever asks as it says is answered as it says', async (t) => {
     }
     // An empty list is no demand.
     for (const demand of asked.security.length > 0 ? asked.security : [{}]) {
-      const { token, refreshToken, sid } = await logIn(url, ada)
+      await withClient(databaseUrl, (client) => client.query('delete from totp_factors'))
+      const { token: plain, refreshToken, sid } = await logIn(url, ada)
+      const token =
+        asked.operationId === 'renewRecoveryCodes'
+          ? await raise({ app, url, databaseUrl, token: plain }, ada)
+          : plain
       const { kid = '' } = decodeProtectedHeader(token)
       const given = {
         refresh_token: refreshToken,
@@ -251,6 +294,7 @@ t.test('whoever asks as it says is answered as it says', async (t) => {
         role: 'admin',
         scope: 'introspect',
         client_id: service.client_id,
+        ...(await givenTo(asked, { app, url, databaseUrl, token })),
       }
       if ('bearerAuth' in demand) {
         const own = ofServices.has(asked.operationId) ? await grantedTo(app, service) : token
@@ -286,6 +330,7 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     env: { ARGON2_MEMORY_KIB: '16384', ARGON2_CONCURRENCY: '1', ARGON2_QUEUE_MAX: '1' },
   })
   const limited = await startInstance(t, { stores, clock, env: { RATE_MAX: '1', FORGERY_RATE_MAX: '1' } })
+  const strict = await startInstance(t, { stores, clock, env: { SECOND_FACTOR_ROLES: 'admin' } })
 
   const seen = new Map(operations.map((asked) => [asked, new Set<string>()]))
   async function see(asked: Operation, replying: Promise<Reply>): Promise<void> {
@@ -324,6 +369,8 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     kid: '0'.repeat(43),
     refresh_token: 'x',
     token: 'x',
+    mfa_token: 'x',
+    code: '000000',
   }
   // A new key last: one whose time has long come when the clock jumps would leave the one before no time to retire.
   const rotateKeys = operation('rotateKeys')
@@ -370,8 +417,38 @@ t.test('every code that it says an operation can fail by is seen from it, and no
     const aboutOther = { given: { ...given, sid: besideStale }, headers: bearer(stale.token) }
     await see(asked, ask(url, forOthers, { ...aboutOther, ...(asked.isBodyOptional && noBody) }))
     await see(asked, ask(url, asked, { given, headers: bearer(live) }))
+    if (asked.path.startsWith('/admin') || asked.operationId === 'forwardAuthByRole')
+      await see(asked, ask(strict.url, asked, { given: { ...given, role: 'admin' }, headers: bearer(live) }))
     for (const headers of [{}, bearer(live.replace(/.{10}$/, 'A'.repeat(10)))])
       for (let time = 0; time < 2; time++) await see(asked, ask(limited.url, asked, { given, headers }))
+  }
+
+  const guarded = await registerAdmin(url, postgres.url)
+  await giveFactor(app, postgres.url, guarded.id)
+  const { username, password, token: ofGuarded } = guarded
+  const headers = bearer(ofGuarded)
+  const { body: challenge } = await post(url, '/login', { username, password })
+  const challenged = { mfa_token: challenge.mfa_token, code: '000000' }
+  const chosen = { current_password: password, new_password: password }
+  const token = await giveMailToken(postgres.url, (await registerAndLogIn(url)).id, 'reset')
+  const reset = operation('resetPassword')
+  await see(reset, ask(url, reset, { body: { token, new_password: 'short' } }))
+  await Promise.all(Array.from({ length: 9 }, () => see(reset, ask(url, reset, { given: { token } }))))
+  const unguarded = await registerAdmin(url, postgres.url)
+  for (const { name, who = guarded, ...asking } of [
+    { name: 'logIn', body: { username, password } },
+    { name: 'completeLogin', body: challenged },
+    { name: 'enrolTotp', headers },
+    { name: 'reauthenticate', headers, body: { password } },
+    { name: 'reauthenticate', headers, body: { password, code: '000000' } },
+    { name: 'changePassword', headers: bearer(unguarded.token), body: chosen, who: unguarded },
+    { name: 'confirmTotp', headers: bearer(unguarded.token), body: { code: '000000' }, who: unguarded },
+  ]) {
+    const asked = operation(name)
+    await withClient(postgres.url, (client) => client.query('delete from guesses'))
+    await see(asked, ask(url, asked, asking))
+    await endGuessing(postgres.url, who.username)
+    await see(asked, ask(url, asked, asking))
   }
 
   clock.advance(1_000)

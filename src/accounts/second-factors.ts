@@ -64,7 +64,8 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
 
   async function findUsername(sub: string): Promise<string> {
     const [user] = await db.select({ username: users.username }).from(users).where(eq(users.id, sub))
-    if (!user) throw new Outcome('not_found')
+    // Whose access token has outlived it.
+    if (!user) throw new Outcome('token_revoked')
     return user.username
   }
 
@@ -173,7 +174,7 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     },
 
     async renewRecoveryCodes(holder, origin) {
-      assertFresh(holder, 'aal2')
+      assertFresh(holder)
       const { sub, sid } = holder
       const codes = await durably(db, async (tx) => {
         const [factor] = await tx
@@ -182,6 +183,8 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
           .where(and(eq(totpFactors.userId, sub), isNotNull(totpFactors.confirmedAt)))
           .for('update')
         if (!factor) throw new Outcome('not_found')
+        // Whoever logged in before it was set up has not shown it.
+        assertFresh(holder, 'aal2')
         return await replaceRecoveryCodes(tx, sub)
       })
       audit.record({ event: 'recovery_codes.renewed', sub, sid }, origin)
@@ -194,7 +197,6 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
       const wasConfirmed = await durably(db, async (tx) => {
         const [factor] = await tx.select().from(totpFactors).where(eq(totpFactors.userId, sub)).for('update')
         if (!factor) throw new Outcome('not_found')
-        // Whoever logged in before it was set up has not shown it.
         if (factor.confirmedAt) assertFresh(holder, 'aal2')
         return await clear(tx, sub)
       })
@@ -202,7 +204,8 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     },
 
     async removeOf(sub, { by, origin }) {
-      await findUsername(sub)
+      const [user] = await db.select({ id: users.id }).from(users).where(eq(users.id, sub))
+      if (!user) throw new Outcome('not_found')
       if (await durably(db, (tx) => clear(tx, sub)))
         audit.record({ event: 'factor.removed', sub, by }, origin)
     },

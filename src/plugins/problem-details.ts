@@ -1,6 +1,6 @@
 /** How each outcome looks from outside: its status, its challenge and its words (RFC 9457). */
 import { STATUS_CODES } from 'node:http'
-import { type Static, type TSchema, Type } from 'typebox'
+import { type Static, Type } from 'typebox'
 import type { ChallengeError } from '../bearer/challenge.ts'
 import { refusalHeaders, refusals } from '../bearer/refusals.ts'
 import type { Outcome, OutcomeCode } from '../outcomes.ts'
@@ -11,8 +11,6 @@ interface Presentation {
   status: number
   detail: string
   challenge?: ChallengeError
-  /** What the problem has besides the usual. */
-  members?: Record<string, TSchema & { examples?: unknown }>
 }
 
 export const presentations: Record<OutcomeCode, Presentation> = {
@@ -22,16 +20,6 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   mfa_required: {
     status: 403,
     detail: 'This account has a second factor: show a code of it too.',
-    members: {
-      mfa_token: Type.String({
-        description: 'For POST /login/mfa; absent where the code goes into the same request.',
-        examples: ['kPX2iuGx9nCdkQAeT3ULqyzUKwXnDFGWfHOHJ8M7xgo'],
-      }),
-      methods: Type.Array(Type.String({ enum: ['totp', 'recovery_code', 'mail'] }), {
-        description: 'Any of these will do.',
-        examples: [['totp', 'recovery_code']],
-      }),
-    },
   },
   mfa_token_invalid: { status: 401, detail: 'This login is over: begin anew, with the password.' },
   invalid_code: { status: 403, detail: 'This code is wrong, too old, or used.' },
@@ -93,6 +81,14 @@ export const presentations: Record<OutcomeCode, Presentation> = {
   unavailable: { status: 503, detail: 'Something this needs cannot be reached: try again in a moment.' },
 }
 
+/** What a problem of some codes has besides the usual, for the document. */
+export const exampleMembers: Partial<Record<OutcomeCode, Record<string, unknown>>> = {
+  mfa_required: {
+    mfa_token: 'kPX2iuGx9nCdkQAeT3ULqyzUKwXnDFGWfHOHJ8M7xgo',
+    methods: ['totp', 'recovery_code'],
+  },
+}
+
 /** Who reads the answer: whoever asked, or a proxy, which passes it on to a client of its own. */
 export type Reader = 'client' | 'proxy'
 
@@ -121,6 +117,14 @@ export const Problem = Type.Object(
       Type.String({ enum: Object.keys(presentations), description: 'For programs: decide by this one.' }),
     ),
     request_id: Type.String({ description: 'What the log knows this request by.' }),
+    mfa_token: Type.Optional(
+      Type.String({ description: 'Of a `mfa_required` of POST /login: what POST /login/mfa takes.' }),
+    ),
+    methods: Type.Optional(
+      Type.Array(Type.String({ enum: ['totp', 'recovery_code', 'mail'] }), {
+        description: 'Of any `mfa_required`: whose code will do.',
+      }),
+    ),
   },
   { description: 'A failure (RFC 9457).' },
 )

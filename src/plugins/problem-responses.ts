@@ -4,8 +4,8 @@ import type { TSchema } from 'typebox'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
 import { OauthError, oauthErrorHeadersOf, oauthErrorOf, oauthStatusOf } from './oauth-errors.ts'
 import {
+  exampleMembers,
   Problem,
-  presentations,
   problemHeadersOf,
   problemMediaType,
   problemOf,
@@ -91,8 +91,7 @@ export function createProblemResponses(): ProblemResponses {
   function responseOf(status: string, codes: OutcomeCode[], form: Form): Reference {
     const called = (name: string) => `${form.prefix}${name}`
     const name = called(codes.join('.'))
-    const members = Object.assign({}, ...codes.map((code) => presentations[code].members))
-    const outcomes = codes.map((code) => new Outcome(code, { members: exampleOf(code) }))
+    const outcomes = codes.map((code) => new Outcome(code, { members: exampleMembers[code] ?? {} }))
     for (const outcome of outcomes) {
       components.examples[called(outcome.code)] = { value: form.bodyOf(outcome) }
     }
@@ -104,10 +103,7 @@ export function createProblemResponses(): ProblemResponses {
       content: {
         [form.mediaType]: {
           schema: {
-            allOf: [
-              reference('schemas', form.name),
-              { properties: { [form.member]: { enum: told }, ...members } },
-            ],
+            allOf: [reference('schemas', form.name), { properties: { [form.member]: { enum: told } } }],
           },
           examples: references('examples', codes, called),
         },
@@ -131,15 +127,6 @@ export function createProblemResponses(): ProblemResponses {
     },
   }
 }
-
-/** What a problem of this code has besides the usual. */
-const exampleOf = (code: OutcomeCode): Record<string, unknown> =>
-  Object.fromEntries(
-    Object.entries(presentations[code].members ?? {}).map(([name, { examples }]) => [
-      name,
-      (examples as unknown[])[0],
-    ]),
-  )
 
 const reference = (kind: keyof ProblemResponses['components'], name: string): Reference => ({
   $ref: `#/components/${kind}/${name}`,

@@ -4,7 +4,6 @@ export const code = Type.String({
   minLength: 1,
   maxLength: 64,
   description: 'Six digits of the app, or a recovery code; spaces and dashes do not matter.',
-  examples: ['492039'],
 })
 
 export const CodeBody = Type.Object({ code }, { $id: 'Code', additionalProperties: false })
