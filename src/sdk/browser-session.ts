@@ -16,6 +16,13 @@ export interface Credentials {
   remember?: boolean
 }
 
+/** What finishes a login that was answered by `mfa_required`. */
+export interface SecondFactor {
+  /** Of that SessionError. */
+  mfaToken: string
+  code: string
+}
+
 /** Whose session it is, as its access token says. */
 export interface User {
   id: string
@@ -37,14 +44,18 @@ export interface Session {
   readonly expiresAt: number | undefined
   /** Resolves when it is known who is logged in. Rejects with a SessionError where that could not be found out: fetch tries again. */
   readonly ready: Promise<User | undefined>
-  /** Ends the session before, if there is one. @throws SessionError with the service's `code`, or `offline` */
-  login(credentials: Credentials): Promise<User>
+  /**
+   * Ends the session before, if there is one.
+   *
+   * @throws SessionError with the service's `code`, or `offline`. `mfa_required` has a `mfaToken`: go on with that and a code
+   */
+  login(shown: Credentials | SecondFactor): Promise<User>
   /**
    * Proves once more who is logged in, for what answers `reauthentication_required`.
    *
-   * @throws SessionError `invalid_current_password`, `logged_out`, or whatever the service says
+   * @throws SessionError `invalid_current_password`, `mfa_required` if it takes a code too, `logged_out`, or whatever the service says
    */
-  reauthenticate(proof: { password: string }): Promise<void>
+  reauthenticate(proof: { password: string; code?: string }): Promise<void>
   /**
    * This session goes on, and all others have ended.
    *

@@ -4,35 +4,33 @@
  * It is one module without imports, so that a page can load it as it is.
  */
 
-import type { Change, Session, SessionOptions, User } from './browser-session.ts'
+import type { Change, Credentials, SecondFactor, Session, SessionOptions, User } from './browser-session.ts'
 
-export type { Change, Credentials, Session, SessionOptions, User } from './browser-session.ts'
+export type { Change, Credentials, SecondFactor, Session, SessionOptions, User } from './browser-session.ts'
+
+interface Details {
+  /** Of the service's answer, if there was one. */
+  status?: number | undefined
+  retryAfterSeconds?: number | undefined
+  /** Of a `mfa_required`: what the second half of the login takes, and whose code will do. */
+  mfaToken?: string | undefined
+  methods?: readonly string[] | undefined
+  cause?: unknown
+}
 
 /** All that goes wrong here. `code` is the service's, or `offline`, `logged_out`, `foreign_origin`. */
 export class SessionError extends Error {
   override readonly name = 'SessionError'
   readonly code: string
-  /** Of the service's answer, if there was one. */
-  readonly status: number | undefined
-  readonly retryAfterSeconds: number | undefined
+  declare readonly status: Details['status']
+  declare readonly retryAfterSeconds: Details['retryAfterSeconds']
+  declare readonly mfaToken: Details['mfaToken']
+  declare readonly methods: Details['methods']
 
-  constructor(
-    code: string,
-    message = code,
-    {
-      status,
-      retryAfterSeconds,
-      cause,
-    }: {
-      status?: number | undefined
-      retryAfterSeconds?: number | undefined
-      cause?: unknown
-    } = {},
-  ) {
+  constructor(code: string, message = code, { cause, ...details }: Details = {}) {
     super(message, { cause })
+    Object.assign(this, details)
     this.code = code
-    this.status = status
-    this.retryAfterSeconds = retryAfterSeconds
   }
 }
 
@@ -84,6 +82,12 @@ type Failure = Pick<SessionError, 'code' | 'message' | 'status' | 'retryAfterSec
 /** `at` alone is of who knows of nobody. */
 type Message = 'hello' | News | { at: number } | { failure: Failure }
 type Reply = Record<string, unknown>
+interface Problem {
+  code?: string
+  detail?: string
+  mfa_token?: string
+  methods?: string[]
+}
 
 interface Call {
   method?: string
@@ -239,8 +243,8 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     const { status } = response
     const retryAfterSeconds = Number(response.headers.get('retry-after')) || 1
     // Without a code it is not latchkey that says so.
-    const { code = 'unavailable', detail } = reply as { code?: string; detail?: string }
-    throw new SessionError(code, detail, { status, retryAfterSeconds })
+    const { code = 'unavailable', detail, mfa_token: mfaToken, methods } = reply as Problem
+    throw new SessionError(code, detail, { status, retryAfterSeconds, mfaToken, methods })
   }
 
   function receive(reply: Reply): User {
@@ -352,13 +356,13 @@ export function createSession({ baseUrl, apis = [], keep = 'cookie' }: SessionOp
     },
     ready,
 
-    async login({ username, password, remember = false }) {
+    async login({ mfaToken, ...shown }: Partial<Credentials & SecondFactor>) {
       await settled
-      const body = { username, password, remember, session: keep === 'cookie' ? 'cookie' : 'body' }
+      const body = { ...shown, mfa_token: mfaToken, session: keep === 'cookie' ? 'cookie' : 'body' }
       return alone(async () => {
         await leaveMarked()
         const old = held
-        const user = receive(await call('/login', { body }))
+        const user = receive(await call(mfaToken ? '/login/mfa' : '/login', { body }))
         stored('removeItem', name)
         // Nobody could reach it any more.
         if (old) await call('/logout', { token: old.token, withCookie: false }).catch(() => {})
