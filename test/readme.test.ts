@@ -74,6 +74,8 @@ t.test(
       { username: 'ada' },
       { token_type: 'Bearer', session_id: replies[1].session_id },
       { sessions: [{ current: true }, { remember: true }] },
+      { recovery_codes: Array },
+      { methods: ['totp', 'recovery_code'], recovery_codes_left: 9 },
       { code: 'token_revoked' },
       { users: [{ username: 'ada' }, { username: 'grace', roles: ['admin'] }] },
       { username: 'ada', roles: ['editor'] },
@@ -88,7 +90,7 @@ t.test(
       { status: 'live' },
       { status: 'ready' },
     ])
-    t.equal(replies.length, 19)
+    t.equal(replies.length, 21)
     await stop()
   },
 )
