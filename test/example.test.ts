@@ -1,8 +1,9 @@
 /** The example in a real browser, by its labels and its keyboard, as people use it. */
-import { cpSync, readFileSync } from 'node:fs'
+import { cpSync, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { chromium, type Page } from 'playwright-core'
+import { TOTP } from 'otpauth'
+import { chromium, type Locator, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { eventually } from './fixtures/eventually.ts'
 import { failExamplePage, startExamplePage } from './fixtures/example-page.ts'
@@ -17,7 +18,7 @@ t.teardown(() => browser.close())
 // Beside what was built for the tests, as it is beside what was built for everybody.
 const prepared = process.env.TEST_PREPARED as string
 cpSync('examples/spa', join(prepared, 'examples/spa'), { recursive: true })
-const { url, stop } = await startExamplePage(prepared)
+const { url, outbox, stop } = await startExamplePage(prepared)
 
 const password = 'correct horse battery'
 const labelled = (page: Page, label: string) => page.getByLabel(label, { exact: true })
@@ -81,6 +82,7 @@ t.test('sign up, sign in, ask, see and end sessions, leave', async (t) => {
   await page.getByLabel('Remember me on this device').check()
   await button(page, 'Sign up').click()
   await page.getByRole('heading', { name: 'Hello, ada' }).waitFor()
+  const signedUpAt = Date.now()
   t.equal(await notice(page).innerText(), '', 'what was wrong is forgotten')
   t.equal(await focused(page), 'Hello, ada', 'the keyboard is there too')
   t.match(await page.locator('#token-ends').innerText(), /^in \d+ s/)
@@ -104,12 +106,14 @@ t.test('sign up, sign in, ask, see and end sessions, leave', async (t) => {
   await sessions.nth(1).waitFor()
   await assertAccessible(t, page, 'home')
   t.match((await sessions.allInnerTexts()).join(), /PostmanRuntime[\s\S]*Chrome on Linux\s+this one/)
+  // By then it is older than FRESH_SECONDS, which is 1, by any second's beginning.
+  await page.waitForTimeout(Math.max(0, signedUpAt + 2_100 - Date.now()))
   await button(page, /End the session of PostmanRuntime/).press('Enter')
   const dialog = page.getByRole('dialog', { name: 'Is it you?' })
   await dialog.waitFor()
   await assertAccessible(t, page, 'the dialog')
   await page.keyboard.press('Escape')
-  await page.getByText('Nothing has ended.').waitFor()
+  await page.getByText('Nothing has changed.').waitFor()
   for (const [shown, said] of [
     ['wrong', 'This is not your password.'],
     [password, /^The session of PostmanRuntime.* has ended\.$/],
@@ -140,6 +144,108 @@ t.test('sign up, sign in, ask, see and end sessions, leave', async (t) => {
   t.strictSame(complaints, [])
   await context.close()
   await other.close()
+})
+
+t.test('an app is set up, asked for, and taken away again', async (t) => {
+  const context = await browser.newContext()
+  await context.addInitScript(axe)
+  const page = await context.newPage()
+  await page.goto(url)
+  await signIn(page, 'barbara', 'Sign up')
+  await page.getByText('None: your password alone lets anybody in.').waitFor()
+  const dialog = page.getByRole('dialog', { name: 'Is it you?' })
+  /** Until it is there, what asks for a proof gets one: a login is old after a second here. */
+  const untilThere = async (there: Locator, code?: () => string) => {
+    while (!(await there.isVisible())) {
+      await Promise.race([there.waitFor(), labelled(page, 'Your password').waitFor()])
+      if (!(await dialog.isVisible())) continue
+      await labelled(page, 'Your password').fill(password)
+      if (code) await labelled(page, 'A code of your app, or a recovery code').fill(code())
+      await page.keyboard.press('Enter')
+      await dialog.waitFor({ state: 'hidden' })
+    }
+  }
+  const qr = page.getByRole('img', { name: 'The same as a QR code' })
+  await button(page, 'Set up an authenticator app').press('Enter')
+  await untilThere(qr)
+  t.ok(Number(await page.evaluate('document.querySelector("#qr").naturalWidth')) > 0, 'it is a picture')
+  await assertAccessible(t, page, 'the enrolment')
+  const app = new TOTP({ secret: await page.locator('#secret').innerText() })
+  await labelled(page, 'The code that it shows').fill(app.generate())
+  await page.keyboard.press('Enter')
+  const codes = page.getByRole('list', { name: 'Recovery codes' }).getByRole('listitem')
+  await untilThere(codes.first())
+  const [first = '', second = ''] = await codes.allInnerTexts()
+  await page.getByText('Your app, and 10 recovery codes.').waitFor()
+  await assertAccessible(t, page, 'the recovery codes')
+
+  await button(page, 'Log out').first().click()
+  await page.getByRole('heading', { name: 'Welcome' }).waitFor()
+  t.notMatch(await page.content(), first, 'nothing of it is left')
+  await signIn(page, 'barbara')
+  await dialog.waitFor()
+  t.equal(await labelled(page, 'Your password').isVisible(), false, 'only what is missing')
+  await assertAccessible(t, page, 'the dialog for a code')
+  await labelled(page, 'A code of your app, or a recovery code').fill('000000')
+  await page.keyboard.press('Enter')
+  await page.getByText('This code is wrong, too old, or used.').waitFor()
+  await button(page, 'Sign in').click()
+  await labelled(page, 'A code of your app, or a recovery code').fill(first)
+  await page.keyboard.press('Enter')
+  await page.getByRole('heading', { name: 'Hello, barbara' }).waitFor()
+  await page.getByText('Your app, and 9 recovery codes.').waitFor()
+  await button(page, 'Remove the app').press('Enter')
+  await untilThere(page.getByText('None: your password alone lets anybody in.'), () => second)
+  await context.close()
+})
+
+t.test('an address is verified by its link, and a lost password replaced', async (t) => {
+  const context = await browser.newContext()
+  await context.addInitScript(axe)
+  const page = await context.newPage()
+  await page.goto(url)
+  await signIn(page, 'margaret', 'Sign up')
+  await page.getByText('None: whoever loses their password here').waitFor()
+  await labelled(page, 'Another address').fill('margaret@example.org')
+  await page.keyboard.press('Enter')
+  const there = page.getByText('There is a mail at that address')
+  await Promise.race([there.waitFor(), labelled(page, 'Your password').waitFor()])
+  if (!(await there.isVisible())) {
+    await labelled(page, 'Your password').fill(password)
+    await page.keyboard.press('Enter')
+    await there.waitFor()
+  }
+  const links = () => {
+    const mails = existsSync(outbox) ? readdirSync(outbox).sort() : []
+    return mails.map((name) => /http\S+/.exec(readFileSync(join(outbox, name), 'utf8'))?.[0] as string)
+  }
+  await eventually(t, async () => links().length === 1)
+  t.ok(links()[0]?.startsWith(`${url}/#verify=`))
+  await page.goto(links()[0] as string)
+  await page.getByText('Your address is verified.').waitFor()
+  await page.getByText('margaret@example.org, verified').waitFor()
+
+  await button(page, 'Log out').first().click()
+  await page.getByRole('heading', { name: 'Welcome' }).waitFor()
+  await labelled(page, 'Username').fill('margaret')
+  await button(page, 'Forgot your password?').press('Enter')
+  await page.getByText('If there is such an account').waitFor()
+  await eventually(t, async () => links().length === 2)
+  const other = await context.newPage()
+  await other.goto(links()[1] as string)
+  await other.getByRole('heading', { name: 'Another password' }).waitFor()
+  await assertAccessible(t, other, 'another password')
+  await labelled(other, 'Your new password').fill('too short')
+  await other.keyboard.press('Enter')
+  await other.getByText('A password needs at least 15 characters.').waitFor()
+  await labelled(other, 'Your new password').fill('battery of correct horses')
+  await other.keyboard.press('Enter')
+  await other.getByText('That is your password now: sign in.').waitFor()
+  await labelled(other, 'Username').fill('margaret')
+  await labelled(other, 'Password').fill('battery of correct horses')
+  await button(other, 'Sign in').click()
+  await other.getByText('margaret@example.org, verified').waitFor()
+  await context.close()
 })
 
 t.test('who leaves while the service is away is told so, and who comes stays in', async (t) => {

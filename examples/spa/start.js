@@ -31,7 +31,7 @@ const policy = [
 ].join('; ')
 
 const latchkey = spawn(process.execPath, [here('../../dist/server.js')], {
-  env: { ...process.env, PORT, ISSUER: service, CORS_ORIGINS: page },
+  env: { ...process.env, PORT, ISSUER: service, CORS_ORIGINS: page, APP_URL: page, SERVICE_NAME: 'Notebook' },
   stdio: 'inherit',
 })
 const server = createServer(async ({ url }, response) => {
