@@ -34,6 +34,7 @@ import {
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { startRelay } from './fixtures/relay.ts'
+import { giveFactor } from './fixtures/second-factor.ts'
 
 const root = { ...randomUser(), username: 'root' }
 const asAdmin = { BOOTSTRAP_ADMIN_USERNAME: root.username, BOOTSTRAP_ADMIN_PASSWORD: root.password }
@@ -197,6 +198,26 @@ t.test('a guard can demand a scope or a role', async (t) => {
   t.equal((await ask(t, ofRole, adminToken)).status, 200)
   for (const other of [granted, token])
     assertRefused(t, await ask(t, ofRole, other), 'forbidden', 'no such role')
+})
+
+t.test('a guard can demand a second factor, and says so', async (t) => {
+  const stores = await postgresAndRedis(t)
+  const service = await startInstance(t, { stores })
+  const client = await createService(service, 'revocations:read')
+  const user = await registerAndLogIn(service.url)
+  const shown = await giveFactor(service.app, stores.env.DATABASE_URL as string, user.id)
+  const proof = { password: user.password, code: shown.generate() }
+  const backend = await startBackend(t, service, client, { demand: { acr: 'aal2' } })
+  await backend.verifier.ready
+  const refused = await ask(t, backend, user.token)
+  t.match([refused.status, refused.body.code], [401, 'reauthentication_required'])
+  t.equal(
+    refused.headers.get('www-authenticate'),
+    'Bearer realm="latchkey", error="insufficient_user_authentication", acr_values="aal2"',
+  )
+  t.equal((await ask(t, backend, client.token)).body.code, 'forbidden', 'a service has none')
+  const proven = await post(service.url, '/reauthenticate', proof, bearer(user.token))
+  t.equal((await ask(t, backend, proven.body.access_token)).status, 200)
 })
 
 t.test('whatever was taken back is refused by the time that it is acknowledged', async (t) => {
@@ -634,7 +655,13 @@ t.test('what is missing or misspelt is no demand less: it stops the start', asyn
 
   const verifier = createVerifier({ ...whole, url: 'http://127.0.0.1:1', onChange() {} })
   t.teardown(() => verifier.close())
-  for (const wrong of [{ roles: 'admin' }, { scopes: 'x' }, { role: undefined }, { scope: '' }]) {
+  for (const wrong of [
+    { roles: 'admin' },
+    { scopes: 'x' },
+    { role: undefined },
+    { scope: '' },
+    { acr: '' },
+  ]) {
     t.throws(() => verifier.express(wrong as Demand), TypeError, JSON.stringify(wrong))
     await t.rejects(verifier.verify([], wrong as Demand), TypeError, JSON.stringify(wrong))
     const app = Fastify()

@@ -26,6 +26,11 @@ export const refusals = {
     detail: 'This access token has been revoked: try one refresh, then log in again.',
     challenge: 'invalid_token',
   },
+  reauthentication_required: {
+    status: 401,
+    detail: 'This needs a recent login: prove who you are once more, by POST /reauthenticate.',
+    challenge: 'insufficient_user_authentication',
+  },
   forbidden: {
     status: 403,
     detail: 'This access token is not of somebody who may do that.',

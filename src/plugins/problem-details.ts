@@ -27,11 +27,6 @@ export const presentations: Record<OutcomeCode, Presentation> = {
     status: 403,
     detail: 'This account was guessed at too often: choose another password, by POST /password/forgot.',
   },
-  reauthentication_required: {
-    status: 401,
-    detail: 'This needs a recent login: prove who you are once more, by POST /reauthenticate.',
-    challenge: 'insufficient_user_authentication',
-  },
   refresh_token_invalid: { status: 401, detail: 'This refresh token is not valid (any more): log in again.' },
   refresh_token_reused: {
     status: 401,

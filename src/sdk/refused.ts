@@ -8,7 +8,8 @@ export class Refused extends Error {
   readonly statusCode: number
   readonly headers: Record<string, string>
 
-  constructor(code: RefusalCode, cause?: unknown) {
+  /** @param acr that is demanded, where it is that which is lacking */
+  constructor(code: RefusalCode, { cause, acr }: { cause?: unknown; acr?: string | undefined } = {}) {
     const { stackTraceLimit } = Error
     Error.stackTraceLimit = 0
     super(refusals[code].detail, { cause })
@@ -16,7 +17,7 @@ export class Refused extends Error {
     const { status, ...rest } = refusals[code]
     this.code = code
     this.statusCode = status
-    this.headers = refusalHeaders(status, 'challenge' in rest ? rest.challenge : undefined)
+    this.headers = refusalHeaders(status, 'challenge' in rest ? rest.challenge : undefined, { acr })
   }
 
   /** The body of the answer, `application/problem+json` (RFC 9457). */

@@ -15,7 +15,7 @@ import {
 import { rightNow } from '../bearer/moments.ts'
 import { createRevokedTokens, type PreparedToken } from '../bearer/revoked-tokens.ts'
 import { createVerifiedTokens } from '../bearer/verified-tokens.ts'
-import { assertDemand, type Demand, isEnough } from './demand.ts'
+import { assertDemand, type Demand, lackOf } from './demand.ts'
 import { createFeedReader } from './feed-reader.ts'
 import { createGuards, type GuardedRequest, type Guards } from './guards.ts'
 import { Refused } from './refused.ts'
@@ -151,7 +151,7 @@ export function createVerifier({
     if (whenStale === 'refuse') throw new Refused('revocation_unknown')
     // Each request anew: an answer on its way to another one may be from before a revocation.
     const isActive = await service.introspect(token.presented.slice('Bearer '.length)).catch((cause) => {
-      throw new Refused('revocation_unknown', cause)
+      throw new Refused('revocation_unknown', { cause })
     })
     if (!isActive) throw new Refused('token_revoked')
   }
@@ -161,7 +161,8 @@ export function createVerifier({
     const known = typeof authorization === 'string' ? verified.find(authorization) : undefined
     const token = known ?? (await inspect(rawHeaders))
     await assertLive(token)
-    if (!isEnough(token.claims, demand)) throw new Refused('forbidden')
+    const lack = lackOf(token.claims, demand)
+    if (lack) throw new Refused(lack, demand)
     return token.claims
   }
 
@@ -197,5 +198,5 @@ const faultOfToken = /^ERR_(JW[ST]_|JOSE_(ALG|NOT)_|JWKS_(NO|MULTIPLE)_)/
 
 function refuse(error: unknown): never {
   const isFaulty = error instanceof errors.JOSEError && faultOfToken.test(error.code)
-  throw new Refused(isFaulty ? 'token_invalid' : 'revocation_unknown', error)
+  throw new Refused(isFaulty ? 'token_invalid' : 'revocation_unknown', { cause: error })
 }
