@@ -15,7 +15,8 @@ const usage = `usage: latchkey                     serves; the settings are in t
                                     makes one, and tells its secret this once
        latchkey clients renew ID    gives it another secret
        latchkey clients disable ID  closes it, with every token that it was issued
-       latchkey users list          lists the accounts of people
+       latchkey users list [--query TEXT] [--role ROLE] [--status STATUS]
+                                    lists the accounts of people whose name or address begins so
        latchkey users create NAME [--email ADDRESS] [--role ROLE]...
                                     makes one, and tells its password this once
        latchkey users import FILE   makes those of another system: a line of JSON each, with username, password_hash (Argon2, bcrypt,
@@ -26,9 +27,11 @@ const usage = `usage: latchkey                     serves; the settings are in t
        latchkey users disable NAME  closes it, with all that it was issued; latchkey users enable NAME opens it again
        latchkey users remove-mfa NAME
                                     takes the second factor from whoever has lost theirs
-       latchkey users revoke NAME [--reason WHY] [--dry-run]
-                                    ends all that it was issued, or tells what that would be
+       latchkey users revoke NAME [--session ID] [--reason WHY] [--dry-run]
+                                    ends all that it was issued, or one session, or tells what that would be
        latchkey users delete NAME   leaves nothing of it
+       latchkey tokens revoke JTI [--reason WHY]
+                                    ends one access token
 
        --json                       tells it to a program
        --                           before a KID that begins with a dash
@@ -48,7 +51,7 @@ function parse(args: readonly string[]) {
       allowPositionals: true,
       tokens: true,
     })
-    const words = ['keys', 'clients', 'users'].includes(positionals[0] ?? '') ? 2 : 1
+    const words = ['keys', 'clients', 'users', 'tokens'].includes(positionals[0] ?? '') ? 2 : 1
     const name = positionals.slice(0, words).join(' ') || 'serve'
     const operands = positionals.slice(words)
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined

@@ -12,6 +12,7 @@ import { migratePostgresSchema } from './db/migrate.ts'
 import { Outcome } from './outcomes.ts'
 import { problemOf } from './plugins/problem-details.ts'
 import { NewAccountBody } from './schemas/accounts.ts'
+import { Id } from './schemas/id.ts'
 
 /** Who does, for the audit. */
 const by = 'cli'
@@ -24,6 +25,9 @@ export const options = {
   scope: { type: 'string', multiple: true, default: [] as string[] },
   role: { type: 'string', multiple: true, default: [] as string[] },
   email: { type: 'string' },
+  query: { type: 'string' },
+  status: { type: 'string' },
+  session: { type: 'string' },
   reason: { type: 'string' },
   'dry-run': { type: 'boolean', default: false },
 } as const
@@ -109,13 +113,19 @@ export const commands: Record<string, Command> = {
   },
   'users list': {
     operands: 0,
-    run: () =>
-      withService(({ accounts }) =>
+    options: ['query', 'role', 'status'],
+    async run(_, { query, role: [role], status }) {
+      const filter = {
+        ...given({ query, role }),
+        ...(status !== undefined && { status: assertStatus(status) }),
+      }
+      return await withService(({ accounts }) =>
         listAll(async (cursor) => {
-          const { users, next_cursor } = await accounts.listUsers({}, cursor)
+          const { users, next_cursor } = await accounts.listUsers(filter, cursor)
           return { rows: users, next_cursor }
         }),
-      ),
+      )
+    },
   },
   'users create': {
     operands: 1,
@@ -127,7 +137,7 @@ export const commands: Record<string, Command> = {
           username,
           password,
           roles: assertRoles(role),
-          ...(email !== undefined && { email }),
+          ...given({ email }),
         }
         assertAccount(account)
         return [{ ...(await accounts.createUser(account, { by })), password }]
@@ -154,10 +164,25 @@ export const commands: Record<string, Command> = {
   },
   'users revoke': {
     operands: 1,
-    options: ['reason', 'dry-run'],
-    run: onUser(({ accounts }, id, { reason, 'dry-run': dry_run }) =>
-      accounts.recall(id, { dry_run, ...(reason !== undefined && { reason }) }, { by }),
+    options: ['session', 'reason', 'dry-run'],
+    run: onUser(({ accounts }, id, { session, reason, 'dry-run': dry_run }) =>
+      accounts.recall(
+        id,
+        { dry_run, ...given({ session_id: session && assertId(session), reason }) },
+        { by },
+      ),
     ),
+  },
+  'tokens revoke': {
+    operands: 1,
+    options: ['reason'],
+    async run(jti, { reason }) {
+      const id = assertId(jti)
+      return await withService(async ({ accounts }) => {
+        await accounts.recallToken(id, reason, { by })
+        return 'revoked'
+      })
+    },
   },
   'users remove-mfa': {
     operands: 1,
@@ -175,6 +200,11 @@ export const commands: Record<string, Command> = {
   },
 }
 
+/** Those that were asked for. */
+function given<T extends object>(options: T): { [Name in keyof T]?: Exclude<T[Name], undefined> } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never
+}
+
 /** With the id of the account that has this name. */
 function onUser(work: (app: FastifyInstance, id: string, options: Options) => Promise<Told>): Command['run'] {
   return (username, options) =>
@@ -185,6 +215,16 @@ function assertRoles(roles: readonly string[]): readonly string[] {
   const wrong = roles.find((role) => !isRole(role))
   if (wrong !== undefined) throw new Error(`${wrong} is not a role`)
   return [...new Set(roles)]
+}
+
+function assertStatus(status: string): 'active' | 'disabled' {
+  if (status === 'active' || status === 'disabled') return status
+  throw new Error(`${status} is no status: active or disabled`)
+}
+
+function assertId(id: string): string {
+  if (Check(Id, id)) return id
+  throw new Error(`${id} is no id`)
 }
 
 /** @throws Error at the end, if there was an account that could not be made; the others are */

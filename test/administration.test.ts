@@ -359,6 +359,19 @@ t.test('the same is done from a shell', async (t) => {
     [session.sid],
   )
   await assertGoesOn(t, w, session, 'a dry run')
+  const other = await logIn(a.url, { username, password })
+  t.match((await users('revoke', username, '--session', other.sid)).told, [{ id: other.sid }])
+  await assertOver(t, w, other, 'one session')
+  const { jti = '' } = decodeJwt(session.token)
+  t.match(await runCli(t, ['tokens', 'revoke', jti, '--reason', 'seen in a log'], { env }), { code: 0 })
+  t.strictSame(refusalOf(await getProtected(a.url, session.token)), refusal('token_revoked'), 'one token')
+  Object.assign(session, { token: (await refresh(a.url, session.refreshToken)).body.access_token })
+  const found = (...filter: string[]) => users('list', ...filter)
+  t.match((await found('--query', username.slice(0, 20).toUpperCase(), '--status', 'active')).told, [
+    { username },
+  ])
+  t.strictSame((await found('--query', username, '--role', 'author')).told, [])
+  t.match(await found('--status', 'closed'), { code: 1, stderr: /no status/ })
   t.equal((await users('revoke', username.toUpperCase(), '--reason', 'a test')).code, 0)
   await assertOver(t, w, session, 'revoked')
   t.match((await users('roles', username, '--role', 'author')).told, [{ roles: ['author'] }])
@@ -389,7 +402,7 @@ t.test('the same is done from a shell', async (t) => {
     code: 1,
     stderr: /latchkey users delete: There is nothing here\./,
   })
-  for (const wrong of [['create'], ['list', '--role', 'x'], ['create', 'x', '--dry-run'], ['nothing']])
+  for (const wrong of [['create'], ['list', '--email', 'x'], ['create', 'x', '--dry-run'], ['nothing']])
     t.equal((await users(...wrong)).code, 2, wrong.join(' '))
   t.ok((await users('list')).told.length >= 2)
 })
