@@ -39,6 +39,7 @@ CREATE TABLE "mail_tokens" (
 	"hash" "bytea" PRIMARY KEY NOT NULL,
 	"user_id" uuid NOT NULL,
 	"purpose" text NOT NULL,
+	"generation" integer NOT NULL,
 	"email" text NOT NULL,
 	"expires_at" timestamp with time zone NOT NULL
 );

@@ -11,7 +11,7 @@ import { loadConfig, loadDatabaseUrl } from './config.ts'
 import { migratePostgresSchema } from './db/migrate.ts'
 import { Outcome } from './outcomes.ts'
 import { problemOf } from './plugins/problem-details.ts'
-import { NewAccountBody } from './schemas/accounts.ts'
+import { NewAccountBody, Reason } from './schemas/accounts.ts'
 import { Id } from './schemas/id.ts'
 
 /** Who does, for the audit. */
@@ -168,7 +168,10 @@ export const commands: Record<string, Command> = {
     run: onUser(({ accounts }, id, { session, reason, 'dry-run': dry_run }) =>
       accounts.recall(
         id,
-        { dry_run, ...given({ session_id: session && assertId(session), reason }) },
+        {
+          dry_run,
+          ...given({ session_id: session && assertId(session), reason: reason && assertReason(reason) }),
+        },
         { by },
       ),
     ),
@@ -179,7 +182,7 @@ export const commands: Record<string, Command> = {
     async run(jti, { reason }) {
       const id = assertId(jti)
       return await withService(async ({ accounts }) => {
-        await accounts.recallToken(id, reason, { by })
+        await accounts.recallToken(id, reason && assertReason(reason), { by })
         return 'revoked'
       })
     },
@@ -220,6 +223,11 @@ function assertRoles(roles: readonly string[]): readonly string[] {
 function assertStatus(status: string): 'active' | 'disabled' {
   if (status === 'active' || status === 'disabled') return status
   throw new Error(`${status} is no status: active or disabled`)
+}
+
+function assertReason(reason: string): string {
+  if (Check(Reason, reason)) return reason
+  throw new Error('a reason has at most 200 characters, and nothing that controls a terminal')
 }
 
 function assertId(id: string): string {

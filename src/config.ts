@@ -199,7 +199,7 @@ export function loadConfig(env: Environment): Config {
       address: readLimit(settings, 'RATE', { max: 1000, windowSeconds: 60 }),
       login: readLimit(settings, 'LOGIN_RATE', { max: 300, windowSeconds: 900 }),
       forgery: readLimit(settings, 'FORGERY_RATE', { max: 1000, windowSeconds: 60 }),
-      account: readLimit(settings, 'ACCOUNT_RATE', { max: 100, windowSeconds: 900 }),
+      account: readLimit(settings, 'ACCOUNT_RATE', { max: 20, windowSeconds: 900 }),
     },
     mail,
     appUrl: url('APP_URL', text('APP_URL'), ['https:', 'http:']) ?? issuer ?? `http://localhost:${port}`,

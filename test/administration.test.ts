@@ -122,7 +122,7 @@ t.test(
     const hashes: Record<string, string> = JSON.parse(
       execFileSync(python, ['-c', makeHashes], { encoding: 'utf8', input: JSON.stringify(password) }),
     )
-    t.equal(Object.keys(hashes).length, 11)
+    t.equal(Object.keys(hashes).length, 12)
     const storedHash = async (id: string) =>
       (await query('select password_hash from users where id = $1', [id]))[0]?.password_hash as string
     for (const [name, password_hash] of Object.entries(hashes)) {
@@ -154,6 +154,7 @@ json.dump({
   'Werkzeug, scrypt': f'scrypt:32768:8:1\${salt}\${scrypt.hex()}',
   'bcrypt': hash.bcrypt.using(rounds=5).hash(password),
   'bcrypt, 2a': hash.bcrypt.using(rounds=5, ident='2a').hash(password),
+  'bcrypt, as PHP names it': hash.bcrypt.using(rounds=5, ident='2y').hash(password),
   'passlib, sha1': hash.pbkdf2_sha1.using(rounds=1000).hash(password),
   'passlib, sha256': hash.pbkdf2_sha256.using(rounds=1000).hash(password),
   'passlib, sha512': hash.pbkdf2_sha512.using(rounds=1000).hash(password),
@@ -172,6 +173,7 @@ t.test('a hash that cannot be checked, or only at a price, is not taken', async 
     MD5: '5f4dcc3b5aa765d61d8327deb882cf99',
     'crypt, SHA-512': `$6$saltsalt$${'a'.repeat(86)}`,
     'bcrypt of 2^17': `$2b$17$${b53}`,
+    'bcrypt of 2^3': `$2b$03$${b53}`,
     'bcrypt, cut off': `$2b$05$${b53.slice(1)}`,
     'PBKDF2 of six million': `pbkdf2:sha256:6000000$salt$${hex}`,
     'PBKDF2 of nothing': `pbkdf2:sha256:0$salt$${hex}`,
@@ -180,6 +182,12 @@ t.test('a hash that cannot be checked, or only at a price, is not taken', async 
     'scrypt of 512 MiB': `scrypt:524288:8:1$salt$${hex}`,
     'scrypt of no power of two': `scrypt:32767:8:1$salt$${hex}`,
     'scrypt of 17 lanes': `scrypt:1024:8:17$salt$${hex}`,
+    'scrypt that no library makes': `scrypt:65536:1:1$salt$${hex}`,
+    'Argon2 of 1 KiB': '$argon2id$v=19$m=1,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA',
+    'Argon2 of nothing': '$argon2id$v=19$m=0,t=0,p=0$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA',
+    'Argon2 of lanes that share too little':
+      '$argon2id$v=19$m=64,t=1,p=16$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA',
+    'Argon2 without a salt': '$argon2id$v=19$m=1024,t=1,p=1$YQ$aGFzaGhhc2hoYXNoaGFzaA',
     'scrypt of 2^99': `$scrypt$ln=99,r=8,p=1$c2FsdA$${'a'.repeat(43)}`,
     'Argon2 of 1 GiB': '$argon2id$v=19$m=1048576,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA',
     'Argon2 of a hundred passes': '$argon2id$v=19$m=1024,t=100,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA',
@@ -372,6 +380,8 @@ t.test('the same is done from a shell', async (t) => {
   ])
   t.strictSame((await found('--query', username, '--role', 'author')).told, [])
   t.match(await found('--status', 'closed'), { code: 1, stderr: /no status/ })
+  const loud = await users('revoke', username, '--dry-run', '--reason', 'a\u001b[2Jb')
+  t.match(loud, { code: 1, stderr: /nothing that controls a terminal/ })
   t.equal((await users('revoke', username.toUpperCase(), '--reason', 'a test')).code, 0)
   await assertOver(t, w, session, 'revoked')
   t.match((await users('roles', username, '--role', 'author')).told, [{ roles: ['author'] }])

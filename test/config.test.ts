@@ -114,7 +114,7 @@ t.test('without any setting it is a service on the loopback with an embedded sto
       address: { max: 1000, windowSeconds: 60 },
       login: { max: 300, windowSeconds: 900 },
       forgery: { max: 1000, windowSeconds: 60 },
-      account: { max: 100, windowSeconds: 900 },
+      account: { max: 20, windowSeconds: 900 },
     },
     mail: { target: { outboxFolder: 'data/outbox' }, from: 'latchkey@localhost' },
     appUrl: 'http://localhost:3000',

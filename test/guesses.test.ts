@@ -13,11 +13,13 @@ import {
   withClient,
 } from './fixtures/app.ts'
 import { bearer, call, post, type Reply, refusal, refusalOf } from './fixtures/client.ts'
+import { giveMailToken } from './fixtures/second-factor.ts'
 
 interface World {
   a: Instance
   b: Instance
   clock: ReturnType<typeof createManualClock>
+  databaseUrl: string
   query(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>
 }
 
@@ -38,7 +40,7 @@ async function world(t: Test, env: Environment = {}): Promise<World> {
   ])
   const query = async (text: string, values: unknown[] = []) =>
     await withClient(own.DATABASE_URL as string, async (client) => (await client.query(text, values)).rows)
-  return { a, b, clock, query }
+  return { a, b, clock, databaseUrl: own.DATABASE_URL as string, query }
 }
 
 const from = (address: string) => ({ 'x-forwarded-for': address })
@@ -242,6 +244,89 @@ t.test('codes and the password of a session are counted as well', async (t) => {
     )
   const right = await post(a.url, '/reauthenticate', { password: other.password }, bearer(other.token))
   t.strictSame(refusalOf(right), refusal('password_reset_required'))
+})
+
+t.test('a name that was guessed at before anybody had it is as good as any', async (t) => {
+  const w = await world(t, { ACCOUNT_RATE_MAX: '0' })
+  const user = randomUser()
+  await exhaust(t, w, user, 100)
+  t.strictSame(refusalOf(await enter(w.a.url, user, home)), refusal('password_reset_required'))
+  t.equal((await post(w.a.url, '/register', user, from(home))).status, 201)
+  t.equal((await enter(w.b.url, user, home)).status, 200)
+  t.equal((await enter(w.b.url, user, somewhere())).status, 200)
+})
+
+t.test('who registers is at home where they did', async (t) => {
+  const w = await world(t)
+  const user = randomUser()
+  t.equal((await post(w.a.url, '/register', user, from(home))).status, 201)
+  await exhaust(t, w, user)
+  t.equal((await enter(w.b.url, user, home)).status, 200)
+})
+
+t.test('whoever holds a token, or has known the password, locks nobody out at home', async (t) => {
+  const w = await world(t, { ACCOUNT_RATE_MAX: '0' })
+  const { a, b } = w
+  const user = await owner(w)
+  const held = { ...bearer(user.token), ...from(somewhere()) }
+  for (let i = 0; i < 100; i++)
+    await post(a.url, '/reauthenticate', { password: 'not my password at all' }, held)
+  t.equal((await post(a.url, '/reauthenticate', { password: user.password }, held)).status, 403)
+  const again = await enter(b.url, user, home)
+  t.equal(again.status, 200)
+
+  const theirs = '203.0.113.66'
+  t.equal((await enter(a.url, user, theirs)).status, 200, 'a thief, with the password')
+  const changed = await call(a.url, '/me/password', {
+    method: 'PUT',
+    headers: { ...bearer(again.body.access_token), ...from(home), 'content-type': 'application/json' },
+    body: JSON.stringify({ current_password: user.password, new_password: 'three blind mice went sailing' }),
+  })
+  t.equal(changed.body.code, 'password_reset_required', 'a session proves nothing by guesses any more')
+  const [{ id } = {}] = await w.query('select id from users where username = $1', [user.username])
+  const token = await giveMailToken(w.databaseUrl, id as string, 'reset')
+  const password = 'three blind mice went sailing'
+  t.equal((await post(a.url, '/password/reset', { token, new_password: password })).status, 204)
+  t.equal((await enter(a.url, { ...user, password }, home)).status, 200)
+  for (let i = 0; i < 100; i++) await guess(a.url, user, theirs)
+  t.equal((await enter(b.url, { ...user, password }, home)).status, 200, 'where they were is strange again')
+})
+
+t.test('whoever reads the mail tries no more codes, and a recovery code lets its owner in', async (t) => {
+  const w = await world(t)
+  const { a, b, clock } = w
+  const user = await owner(w)
+  const held = bearer(user.token)
+  const { body } = await post(a.url, '/mfa/totp', undefined, held)
+  const app = URI.parse(body.otpauth_uri) as TOTP
+  const code = app.generate({ timestamp: clock.now() })
+  const { recovery_codes } = (await post(a.url, '/mfa/totp/verify', { code }, held)).body
+  const ask = async (password: string, code: string) => {
+    const { mfa_token } = (await enter(a.url, { ...user, password }, home)).body
+    return await post(b.url, '/login/mfa', { mfa_token, code }, from(somewhere()))
+  }
+  for (let i = 0; i < 5; i++) t.equal((await ask(user.password, '000000')).status, 403)
+  const [{ id } = {}] = await w.query('select id from users where username = $1', [user.username])
+  const token = await giveMailToken(w.databaseUrl, id as string, 'reset')
+  const password = 'three blind mice went sailing'
+  t.equal((await post(a.url, '/password/reset', { token, new_password: password })).status, 204)
+  t.equal((await ask(password, '000000')).body.code, 'rate_limited')
+  t.equal((await ask(password, recovery_codes[0])).status, 200, 'which nobody can guess')
+})
+
+t.test('a burst of a hundred is the end, and what comes with it in time is told nothing', async (t) => {
+  const w = await world(t, { ACCOUNT_RATE_MAX: '0', LOGIN_RATE_MAX: '0' })
+  const user = await owner(w)
+  await withClient(w.databaseUrl, async (client) => {
+    await exhaust(t, w, user, 99)
+    // Both are about to be judged; the wrong one is, and then the right one.
+    await client.query('begin')
+    await client.query('select from guesses for update')
+    const right = enter(w.a.url, user, somewhere())
+    await client.query('update guesses set in_a_row = 100')
+    await client.query('commit')
+    t.strictSame(refusalOf(await right), refusal('password_reset_required'))
+  })
 })
 
 t.test('what was guessed is not kept', async (t) => {

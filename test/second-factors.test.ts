@@ -15,6 +15,7 @@ import {
 import {
   bearer,
   call,
+  createService,
   getProtected,
   type LoggedIn,
   logIn,
@@ -332,6 +333,27 @@ t.test('ten recovery codes stand in for the app, each once', async (t) => {
   t.equal((await logInWith(w, user, renewed.body.recovery_codes[9])).status, 200)
 })
 
+t.test('of those who complete one login at once one does, and no code of another is used up', async (t) => {
+  const w = await world(t)
+  const user = await enrolled(w)
+  const token = await challenged(w.a.url, user)
+  const codes = user.recoveryCodes.slice(0, 6)
+  const replies = await Promise.all(
+    codes.map((code, i) => complete([w.a, w.b][i % 2]?.url as string, token, code)),
+  )
+  t.equal(replies.filter(({ status }) => status === 200).length, 1)
+  t.equal((await w.query('select hash from recovery_codes')).length, 9)
+})
+
+t.test('a session says no more of a factor that was taken away', async (t) => {
+  const w = await world(t)
+  const user = await enrolled(w)
+  const { body } = await logInWith(w, user)
+  t.equal((await remove(w.a.url, body.access_token)).status, 204)
+  const renewed = await refresh(w.b.url, body.refresh_token)
+  t.match(decodeJwt(renewed.body.access_token), { amr: ['pwd'], acr: 'aal1' })
+})
+
 t.test('a factor is changed by a fresh login alone, and taken away by whoever has shown it', async (t) => {
   const w = await world(t)
   const { a, b, clock } = w
@@ -342,6 +364,7 @@ t.test('a factor is changed by a fresh login alone, and taken away by whoever ha
   t.match(weak.headers.get('www-authenticate'), /acr_values="aal2"/)
   const session = (await logInWith(w, user)).body
   clock.advance(601)
+  t.equal((await post(a.url, '/mfa/totp', { x: 1 }, bearer(session.access_token))).status, 400)
   for (const refused of [
     await enrol(a.url, user.token),
     await confirm(a.url, user.token, user.code()),
@@ -408,6 +431,13 @@ t.test('a role can take a second factor, wherever it is demanded', async (t) => 
     )
   }
   t.equal((await forward('/role/editor', plain.token)).status, 200, 'others do not')
+  const service = await createService(a, 'introspect')
+  const told = await call(b.url, '/oauth2/introspect', {
+    method: 'POST',
+    headers: { authorization: `Basic ${Buffer.from(`${service.id}:${service.secret}`).toString('base64')}` },
+    body: new URLSearchParams({ token: plain.token }),
+  })
+  t.strictSame(told.body.roles, ['editor'], 'nor are those who ask about the token')
   t.equal(
     (await forward('', plain.token)).headers.get('x-auth-roles'),
     'editor',
@@ -441,11 +471,18 @@ t.test('an admin takes a factor away from whoever has lost it', async (t) => {
   const take = (id: string, by: string) =>
     call(b.url, `/admin/users/${id}/mfa`, { method: 'DELETE', headers: bearer(by) })
   t.strictSame(refusalOf(await take(user.id, user.token)), refusal('forbidden'))
-  t.equal((await take(user.id, token)).status, 204)
+  w.clock.advance(601)
+  t.equal(
+    (await take(root.id, token)).body.code,
+    'reauthentication_required',
+    'not by a token that was found',
+  )
+  const { body } = await reauthenticate(a.url, token, { password: root.password })
+  t.equal((await take(user.id, body.access_token)).status, 204)
   t.ok((await logIn(a.url, user)).token)
   t.equal((await getProtected(a.url, user.token)).status, 200, 'its sessions go on')
   t.match(b.log.join(''), new RegExp(`"event":"factor.removed","sub":"${user.id}","by":"${root.id}"`))
-  t.strictSame(refusalOf(await take(root.sid, token)), refusal('not_found'))
+  t.strictSame(refusalOf(await take(root.sid, body.access_token)), refusal('not_found'))
 
   const other = await enrolled(w)
   const env = { ...stores.env, ISSUER: 'https://auth.test' }

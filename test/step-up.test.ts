@@ -285,6 +285,23 @@ async function waitForLocks(t: Test, { env }: Stores, count: number): Promise<vo
   )
 }
 
+t.test('a proof by the old password that is under way comes to nothing', async (t) => {
+  const w = await world(t)
+  const { a, b, stores } = w
+  const user = await registerAndLogIn(a.url)
+  await withClient(stores.env.DATABASE_URL as string, async (client) => {
+    await client.query('begin')
+    await client.query('select from users where id = $1 for update', [user.id])
+    const changing = changePassword(a.url, user)
+    await waitForLocks(t, stores, 1)
+    const proving = reauthenticate(b.url, user.token, user.password)
+    await waitForLocks(t, stores, 2)
+    await client.query('commit')
+    t.equal((await changing).status, 200)
+    t.strictSame(refusalOf(await proving), refusal('token_revoked'))
+  })
+})
+
 t.test('a login with the old password that is under way comes to nothing', async (t) => {
   const { a, b, stores } = await world(t)
   const user = await registerAndLogIn(a.url)

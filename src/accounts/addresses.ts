@@ -10,15 +10,20 @@ import type { Letter } from '../mail/transport.ts'
 import { Outcome } from '../outcomes.ts'
 import type { AssertFresh } from '../sessions/freshness.ts'
 import type { MailTokens } from './mail-tokens.ts'
-import type { ProvenHolder } from './second-factors.ts'
+import type { MayWriteTo } from './mailbox-limit.ts'
+import type { ProvenHolder } from './proofs.ts'
+import type { User } from './users.ts'
 
 export interface Addresses {
   /** Has a link mailed to whoever is to have this address, as soon as the transaction is committed; nothing, where nothing can be mailed. */
-  askToVerify(tx: Database, userId: string, email: string): Promise<void>
+  askToVerify(tx: Database, user: Pick<User, 'id' | 'generation'>, email: string): Promise<void>
   /** The same for somebody who is logged in; the address is theirs when the link has been followed. @throws Outcome `reauthentication_required` */
-  change(holder: ProvenHolder, email: string): Promise<void>
+  change(holder: ProvenHolder & { ver: number }, email: string, origin: Origin): Promise<void>
   /** @returns what is to be mailed */
-  composeVerification(job: { userId?: string; email?: string }): Promise<Letter[]>
+  composeVerification(
+    job: { userId?: string; generation?: string; email?: string },
+    attempt: number,
+  ): Promise<Letter[]>
   /** To an address that is an account's no more. */
   composeFarewell(job: { email?: string; username?: string }): Promise<Letter[]>
   /** @throws Outcome `invalid_token` */
@@ -30,6 +35,7 @@ export interface AddressesOptions {
   clock: Clock
   queue: MailQueue | undefined
   mailTokens: MailTokens
+  mayWriteTo: MayWriteTo
   assertFresh: AssertFresh
   audit: Audit
   /** The page that the links lead to. */
@@ -41,35 +47,45 @@ export const verificationJob = 'verification'
 export const farewellJob = 'farewell'
 
 export function createAddresses(options: AddressesOptions): Addresses {
-  const { db, clock, queue, mailTokens, assertFresh, audit, appUrl, serviceName } = options
+  const { db, clock, queue, mailTokens, mayWriteTo, assertFresh, audit, appUrl, serviceName } = options
 
-  async function askToVerify(tx: Database, userId: string, email: string): Promise<void> {
-    await queue?.add(tx, { kind: verificationJob, payload: { userId, email } })
+  async function askToVerify(
+    tx: Database,
+    { id, generation }: Pick<User, 'id' | 'generation'>,
+    email: string,
+  ): Promise<void> {
+    const payload = { userId: id, generation: `${generation}`, email }
+    await queue?.add(tx, { kind: verificationJob, payload })
   }
 
   return {
     askToVerify,
 
-    async change(holder, email) {
+    async change(holder, email, origin) {
       assertFresh(holder)
       if (!queue) throw new Outcome('unavailable', { detail: 'This service sends no mail.' })
-      await durably(db, (tx) => askToVerify(tx, holder.sub, email))
+      const { sub, sid, ver } = holder
+      await durably(db, (tx) => askToVerify(tx, { id: sub, generation: ver }, email))
+      audit.record({ event: 'account.email_asked', sub, sid }, origin)
     },
 
-    async composeVerification({ userId = '', email = '' }) {
-      const [user] = await db.select().from(users).where(eq(users.id, userId))
-      if (!user) return []
-      const token = await durably(db, (tx) => mailTokens.issue(tx, { userId, purpose: 'verify', email }))
-      if (token === undefined) return []
+    async composeVerification({ userId = '', generation = '', email = '' }, attempt) {
+      const [user] = await db
+        .select()
+        .from(users)
+        .where(and(eq(users.id, userId), eq(users.generation, Number(generation))))
+      if (!user || (attempt === 1 && !(await mayWriteTo(email, verificationJob)))) return []
+      const token = await mailTokens.issue(user, 'verify', email)
+      // No name: whoever chose it may not be who reads this.
       return [
         {
           to: email,
           subject: `Is this your address at ${serviceName}?`,
-          text: `${user.username} at ${serviceName} says that this is their address. If that is you, say so here, within a day:
+          text: `Somebody at ${serviceName} says that this is their address. If that is you, say so here, within a day:
 
   ${new URL(`#verify=${token}`, appUrl).href}
 
-It is not you? Then do nothing, and you will not be written to again.
+It is not you? Then do nothing, and nothing comes of it.
 `,
         },
       ]
@@ -89,21 +105,15 @@ whoever runs ${serviceName}.
 
     async verify(token, origin) {
       const verified = await durably(db, async (tx) => {
-        const { userId, email } = await mailTokens.take(tx, token, 'verify')
-        const [user] = await tx
-          .select()
-          .from(users)
-          .where(and(eq(users.id, userId), eq(users.status, 'active')))
-          .for('update')
-        if (!user) throw new Outcome('invalid_token')
+        const { user, email } = await mailTokens.take(tx, token, 'verify', origin)
         await tx
           .update(users)
           .set({ email, emailVerifiedAt: new Date(clock.now()) })
-          .where(eq(users.id, userId))
+          .where(eq(users.id, user.id))
         const { username } = user
         if (user.emailVerifiedAt && user.email && user.email !== email)
           await queue?.add(tx, { kind: farewellJob, payload: { email: user.email, username } })
-        return userId
+        return user.id
       })
       audit.record({ event: 'account.email_verified', sub: verified }, origin)
     },

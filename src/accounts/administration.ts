@@ -85,7 +85,7 @@ export interface AdministrationOptions {
   sessions: Pick<Sessions & Endings, 'list' | 'endOf'>
   register: Register
   factors: Pick<SecondFactors, 'removeOf'>
-  guesses: Pick<Guesses, 'forget'>
+  guesses: Pick<Guesses, 'forgetAll'>
   revoke: Revoke
   audit: Audit
 }
@@ -200,7 +200,7 @@ export function createAdministration(options: AdministrationOptions): Administra
           survivors: (user) => (isClosing && user.status === 'active' ? 'none' : undefined),
           async apply(tx, user) {
             // Whom guesses have kept out is let in again.
-            if (!isClosing) await guesses.forget(tx, user.username)
+            if (!isClosing) await guesses.forgetAll(tx, user.username)
             return await update(tx, user, { status })
           },
         },
@@ -220,7 +220,7 @@ export function createAdministration(options: AdministrationOptions): Administra
           survivors: () => 'none',
           async apply(tx, user) {
             await tx.delete(users).where(eq(users.id, user.id))
-            await guesses.forget(tx, user.username)
+            await guesses.forgetAll(tx, user.username)
             return user
           },
         },

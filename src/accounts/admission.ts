@@ -1,5 +1,6 @@
 import type { Audit, Origin } from '../audit/events.ts'
 import { generationSubject } from '../bearer/revoked-entries.ts'
+import type { Database } from '../db/connect.ts'
 import type { IsRefused } from '../revocation/refused.ts'
 import type { Endings } from '../sessions/endings.ts'
 import type { SessionTokens } from '../sessions/session-tokens.ts'
@@ -27,13 +28,20 @@ export interface Admission {
 }
 
 export interface AdmissionOptions {
+  db: Database
   sessions: Pick<Sessions & Endings, 'start' | 'endSurplus' | 'endForgottenGeneration'>
   isRefused: IsRefused
   guesses: Pick<Guesses, 'remember'>
   audit: Audit
 }
 
-export const createAdmission = ({ sessions, isRefused, guesses, audit }: AdmissionOptions): Admission => ({
+export const createAdmission = ({
+  db,
+  sessions,
+  isRefused,
+  guesses,
+  audit,
+}: AdmissionOptions): Admission => ({
   async admit({ id, generation, passwordHash }, proof, origin) {
     // A database that was set back to a backup, or that a logout never reached, would start a session that is dead already.
     if (await isRefused({ scope: 'generation', subject: generationSubject(id, generation) }))
@@ -42,7 +50,7 @@ export const createAdmission = ({ sessions, isRefused, guesses, audit }: Admissi
     const tokens = await sessions.start({ id, generation, passwordHash, ...proof, address, userAgent })
     if (!tokens) return undefined
     const { session_id: sid } = tokens
-    await guesses.remember(id, network)
+    await guesses.remember(db, id, network)
     await sessions.endSurplus({ sub: id, sid }, origin)
     audit.record({ event: 'login.succeeded', sub: id, sid, amr: proof.amr }, origin)
     return tokens

@@ -5,25 +5,25 @@
  * Strangers do not lock anybody out: where an account has logged in from lately, only what comes from there counts.
  */
 import { createHash } from 'node:crypto'
-import { eq, sql } from 'drizzle-orm'
+import { and, eq, ne, sql } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { prepare } from '../db/prepared.ts'
-import { guesses } from '../db/tables.ts'
+import { familiarNetworks, guesses } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import { momentInSql } from '../sessions/liveness.ts'
 import { canonicalUsername } from './usernames.ts'
 
-export type GuessKind = (typeof guesses.$inferSelect)['kind']
+type GuessKind = (typeof guesses.$inferSelect)['kind']
 
-/** What is guessed at: a password, by whoever it is or by a session of the account, or a code. */
+/** What is guessed at: a password, by whoever it is or in a session of the account, or a code. */
 export type Guessed = 'password' | 'own_password' | 'code'
 
 /** One answer that is about to be judged. */
 export interface Guess {
-  /** @param sub whose account it is, if it is anybody's */
-  wasWrong(sub?: string): Promise<void>
+  wasWrong(): Promise<void>
+  /** @throws Outcome `password_reset_required` if it came in a burst that had a hundred wrong ones before */
   wasRight(): Promise<void>
 }
 
@@ -35,10 +35,21 @@ export interface Guesses {
    * @throws Outcome `rate_limited`, `password_reset_required` if there were a hundred wrong ones without a right one
    */
   begin(username: string, guessed: Guessed, origin: Origin): Promise<Guess>
+  /** All of that around a judgement. @returns what that has found, or undefined if the answer was wrong */
+  judge<T>(
+    username: string,
+    guessed: Guessed,
+    origin: Origin,
+    judgement: () => Promise<T | undefined | false>,
+  ): Promise<T | undefined>
   /** After a login: what comes from there is no stranger's for a while. */
-  remember(userId: string, network: string): Promise<void>
-  /** Begins to count anew. */
-  forget(tx: Database, username: string): Promise<void>
+  remember(db: Database, userId: string, network: string): Promise<void>
+  /** Begins to count wrong passwords anew, but not wrong codes: whoever reads somebody's mail must not try more of those. */
+  forgetPasswords(tx: Database, username: string): Promise<void>
+  /** Begins to count all anew. */
+  forgetAll(tx: Database, username: string): Promise<void>
+  /** What comes from where the account is known is a stranger's again: the one who knew its password may be among them. */
+  forgetNetworks(tx: Database, userId: string): Promise<void>
 }
 
 export interface GuessesOptions {
@@ -50,11 +61,11 @@ export interface GuessesOptions {
 }
 
 /** NIST SP 800-63B-4 §3.2.2: consecutive failed attempts on a single account. */
-const mostInARow = 100
-const familiarSeconds = 30 * 86_400
+export const mostInARow = 100
+export const familiarDays = 30
 
-/** Whoever is in a session is no stranger; of a password, it depends on where it comes from. */
-const kindOf = { password: null, own_password: 'familiar', code: 'code' } as const
+/** Of a password it depends on where it comes from. */
+const kindOf = { password: null, own_password: 'session', code: 'code' } as const
 
 interface Attempt {
   account: Buffer
@@ -72,6 +83,8 @@ interface Count {
   inARow: number
   /** In milliseconds since the epoch. */
   windowEndsAt: number
+  /** Whose name it is. */
+  sub: string | null
 }
 
 const given = (name: keyof Attempt) => sql.placeholder(name)
@@ -81,17 +94,18 @@ const hastily = sql`set_config('synchronous_commit', 'off', true)`
 
 const countAttempt = prepare<Attempt, Count>(
   sql`
+    with owner as (select id from users where username = ${given('username')})
     insert into guesses (account, kind, recent, window_ends_at, in_a_row, last_at)
     select ${given('account')}::bytea, coalesce(${given('kind')}::text, case when exists (
-        select from familiar_networks join users on users.id = familiar_networks.user_id
-        where users.username = ${given('username')} and familiar_networks.network = ${given('network')}
+        select from familiar_networks join owner on owner.id = familiar_networks.user_id
+        where familiar_networks.network = ${given('network')}
           and familiar_networks.seen_at > ${momentInSql(given('familiarSince'))}
       ) then 'familiar' else 'strange' end), 1, ${momentInSql(given('windowEnd'))}, 0, ${now}
     on conflict (account, kind) do update set last_at = excluded.last_at,
       recent = case when guesses.window_ends_at > ${now} then guesses.recent + 1 else 1 end,
       window_ends_at = case when guesses.window_ends_at > ${now} then guesses.window_ends_at
         else excluded.window_ends_at end
-    returning kind, recent, in_a_row as "inARow",
+    returning kind, recent, in_a_row as "inARow", (select id from owner) as sub,
       extract(epoch from window_ends_at)::float8 * 1000 as "windowEndsAt", ${hastily}`,
   'guess',
 )
@@ -104,10 +118,13 @@ const countWrong = prepare<{ account: Buffer; kind: GuessKind }, { inARow: numbe
   'wrong_guess',
 )
 
-const forgetKind = prepare<{ account: Buffer; kind: GuessKind }, object>(
+const isOf = sql`account = ${sql.placeholder('account')} and kind = ${sql.placeholder('kind')}`
+
+/** Deletes the row unless it has come to its end meanwhile. @returns the row, as it was */
+const forgetKind = prepare<{ account: Buffer; kind: GuessKind }, { inARow: number }>(
   sql`
-    delete from guesses where account = ${sql.placeholder('account')} and kind = ${sql.placeholder('kind')}
-    returning ${hastily}`,
+    with gone as (delete from guesses where ${isOf} and in_a_row < ${sql.raw(`${mostInARow}`)})
+    select in_a_row as "inARow", ${hastily} from guesses where ${isOf}`,
   'right_guess',
 )
 
@@ -121,44 +138,69 @@ const rememberNetwork = prepare<{ userId: string; network: string; now: number }
 )
 
 export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Guesses {
+  async function begin(name: string, guessed: Guessed, origin: Origin): Promise<Guess> {
+    const username = canonicalUsername(name) ?? name.toWellFormed().replaceAll('\0', '')
+    const account = accountOf(username)
+    const at = clock.now()
+    const [count] = await countAttempt(db, {
+      account,
+      username,
+      network: origin.network,
+      kind: kindOf[guessed],
+      now: at,
+      windowEnd: at + limit.windowSeconds * 1000,
+      familiarSince: at - familiarDays * 86_400_000,
+    })
+    const { kind, recent, inARow, windowEndsAt, sub } = count as Count
+    const about = sub === null ? {} : { sub }
+    const end = () => new Outcome('password_reset_required')
+    if (inARow >= mostInARow) {
+      audit.record({ event: 'guess.refused', kind, ...about }, origin)
+      throw end()
+    }
+    const isLimited = kind === 'strange' || kind === 'code'
+    if (isLimited && limit.max > 0 && recent > limit.max) {
+      if (recent === limit.max + 1)
+        audit.record({ event: 'limit.exceeded', limit: 'account', ...about }, origin)
+      throw new Outcome('rate_limited', { retryAfterSeconds: Math.ceil((windowEndsAt - at) / 1000) })
+    }
+    return {
+      async wasWrong() {
+        const [counted] = await countWrong(db, { account, kind })
+        if (counted?.inARow === mostInARow) audit.record({ event: 'guessing.ended', kind, ...about }, origin)
+      },
+      async wasRight() {
+        const [counted] = await forgetKind(db, { account, kind })
+        if (counted && counted.inARow >= mostInARow) throw end()
+      },
+    }
+  }
+
   return {
-    async begin(name, guessed, origin) {
-      const username = canonicalUsername(name) ?? name.toWellFormed().replaceAll('\0', '')
-      const account = accountOf(username)
-      const at = clock.now()
-      const [count] = await countAttempt(db, {
-        account,
-        username,
-        network: origin.network,
-        kind: kindOf[guessed],
-        now: at,
-        windowEnd: at + limit.windowSeconds * 1000,
-        familiarSince: at - familiarSeconds * 1000,
-      })
-      const { kind, recent, inARow, windowEndsAt } = count as Count
-      if (inARow >= mostInARow) throw new Outcome('password_reset_required')
-      if (kind !== 'familiar' && limit.max > 0 && recent > limit.max) {
-        if (recent === limit.max + 1) audit.record({ event: 'limit.exceeded', limit: 'account' }, origin)
-        throw new Outcome('rate_limited', { retryAfterSeconds: Math.ceil((windowEndsAt - at) / 1000) })
-      }
-      return {
-        async wasWrong(sub) {
-          const [counted] = await countWrong(db, { account, kind })
-          if (counted?.inARow === mostInARow)
-            audit.record({ event: 'guessing.ended', kind, ...(sub !== undefined && { sub }) }, origin)
-        },
-        async wasRight() {
-          await forgetKind(db, { account, kind })
-        },
-      }
+    begin,
+
+    async judge(username, guessed, origin, judgement) {
+      const guess = await begin(username, guessed, origin)
+      const found = await judgement()
+      if (found) await guess.wasRight()
+      else await guess.wasWrong()
+      return found || undefined
     },
 
-    async remember(userId, network) {
+    async remember(db, userId, network) {
       await rememberNetwork(db, { userId, network, now: clock.now() })
     },
 
-    async forget(tx, username) {
+    async forgetPasswords(tx, username) {
+      await tx.delete(guesses).where(and(eq(guesses.account, accountOf(username)), ne(guesses.kind, 'code')))
+    },
+
+    async forgetAll(tx, username) {
       await tx.delete(guesses).where(eq(guesses.account, accountOf(username)))
+    },
+
+    async forgetNetworks(tx, userId) {
+      await tx.delete(familiarNetworks).where(eq(familiarNetworks.userId, userId))
     },
   }
 }

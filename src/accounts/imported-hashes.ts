@@ -18,6 +18,9 @@ const most = {
   parallelism: 16,
 }
 
+/** Less than this the libraries do not take. */
+const least = { bcryptRounds: 2 ** 4, argon2KibPerLane: 8 }
+
 interface Format {
   pattern: RegExp
   /** @returns undefined if it costs too much */
@@ -27,8 +30,13 @@ interface Format {
 const formats: Format[] = [
   {
     pattern: /^(\$2[aby]\$(\d\d)\$[./\w]{53})$/,
-    read: ([hash = '', cost]) =>
-      2 ** Number(cost) <= most.bcryptRounds ? (password) => bcrypt.compare(password, hash) : undefined,
+    read: ([hash = '', cost]) => {
+      const rounds = 2 ** Number(cost)
+      if (rounds < least.bcryptRounds || rounds > most.bcryptRounds) return undefined
+      // PHP's name for the same.
+      const known = hash.replace(/^\$2y/, '$2b')
+      return (password) => bcrypt.compare(password, known)
+    },
   },
   {
     pattern: /^pbkdf2:(sha1|sha256|sha512):(\d+)\$([^$]+)\$((?:[\da-f]{2}){16,64})$/,
@@ -57,14 +65,21 @@ const formats: Format[] = [
 ]
 
 /** Argon2 as others write it, which is checked as our own. */
-const argon2Hash = /^\$argon2(?:id|i|d)\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$[+/\w]+\$[+/\w]+$/
+const argon2Hash = /^\$argon2(?:id|i|d)\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$[+/\w]{11,}\$[+/\w]{16,}$/
 
 /** Whether a password can be checked against this hash at a cost that is bearable. */
 export function isImportable(hash: string): boolean {
   const [, kib, passes, lanes] = argon2Hash.exec(hash)?.map(Number) ?? []
   if (kib === undefined || passes === undefined || lanes === undefined)
     return readImportedHash(hash) !== undefined
-  return kib * 1024 <= most.memoryBytes && passes <= most.passes && lanes <= most.parallelism
+  return (
+    kib >= least.argon2KibPerLane * lanes &&
+    passes >= 1 &&
+    lanes >= 1 &&
+    kib * 1024 <= most.memoryBytes &&
+    passes <= most.passes &&
+    lanes <= most.parallelism
+  )
 }
 
 /** @returns undefined if the hash is in none of these formats, or costs too much to check */
@@ -99,8 +114,9 @@ function readScrypt(
 ): CheckPassword | undefined {
   const { N, r, p } = cost
   const bytes = 128 * N * r
-  const isPowerOfTwo = N > 1 && Number.isInteger(Math.log2(N))
-  if (!isPowerOfTwo || r < 1 || p < 1 || bytes > most.memoryBytes || p > most.parallelism) return undefined
+  // RFC 7914 §2.
+  const isPossible = N > 1 && Number.isInteger(Math.log2(N)) && Math.log2(N) < 16 * r
+  if (!isPossible || r < 1 || p < 1 || bytes > most.memoryBytes || p > most.parallelism) return undefined
   // Besides its table, it needs a little for each lane.
   const maxmem = bytes + 128 * r * (p + 2) + 1024
   return async (password) =>

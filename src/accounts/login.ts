@@ -8,6 +8,7 @@ import type { Admission } from './admission.ts'
 import type { Guess, Guesses } from './guesses.ts'
 import type { Challenge } from './mfa-login.ts'
 import type { Passwords } from './passwords.ts'
+import { byPassword } from './proofs.ts'
 import { findUserByName, type LoginUser } from './users.ts'
 
 export interface LoginRequest {
@@ -61,9 +62,8 @@ export function createLogin(options: LoginOptions): LogIn {
     const proven = { ...user, passwordHash }
 
     await challenge(proven, { remember, guess, origin })
-    const tokens = await admission.admit(proven, { amr: ['pwd'], acr: 'aal1', remember }, origin)
-    if (tokens) await guess.wasRight()
-    return tokens
+    await guess.wasRight()
+    return await admission.admit(proven, { ...byPassword, remember }, origin)
   }
 
   /** Stores the password anew, unless it has changed. @returns its new hash */
@@ -82,7 +82,7 @@ export function createLogin(options: LoginOptions): LogIn {
     origin: Origin,
     user?: LoginUser,
   ): Promise<Outcome> {
-    await guess.wasWrong(user?.id)
+    await guess.wasWrong()
     audit.record({ event: 'login.failed', reason, ...(user && { sub: user.id }) }, origin)
     return new Outcome('invalid_credentials', { reason })
   }

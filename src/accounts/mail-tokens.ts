@@ -1,64 +1,93 @@
 /** What a mail has in it for its reader to prove that they read it: single-use, and stored as a hash. */
-import { and, count, eq, gt } from 'drizzle-orm'
+import { and, eq, gt } from 'drizzle-orm'
+import type { Audit, Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
-import { mailTokens } from '../db/tables.ts'
+import { durably } from '../db/durably.ts'
+import { mailTokens, users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
+import type { User } from './users.ts'
 
-export type MailToken = Pick<typeof mailTokens.$inferSelect, 'userId' | 'purpose' | 'email'>
+type Purpose = (typeof mailTokens.$inferSelect)['purpose']
 
 export interface MailTokens {
-  /** @returns undefined where as many wait already as anybody needs: nobody's mailbox is to be filled */
-  issue(tx: Database, token: MailToken): Promise<string | undefined>
-  /** @throws Outcome `invalid_token` */
-  find(db: Database, token: string, purpose: MailToken['purpose']): Promise<MailToken>
-  /** Uses it up, and all others of its account. @throws Outcome `invalid_token` */
-  take(tx: Database, token: string, purpose: MailToken['purpose']): Promise<MailToken>
+  /** @param user as it was when it was asked for. Of several addresses, the last one that was asked for can be verified */
+  issue(user: Pick<User, 'id' | 'generation'>, purpose: Purpose, email: string): Promise<string>
+  /** @returns whose it is, and where it was sent. @throws Outcome `invalid_token` */
+  find(token: string, purpose: Purpose, origin: Origin): Promise<{ user: User; email: string }>
+  /** Locks the account, and uses the token up with all others that it has. @throws Outcome `invalid_token` */
+  take(tx: Database, token: string, purpose: Purpose, origin: Origin): Promise<{ user: User; email: string }>
+}
+
+export interface MailTokensOptions {
+  db: Database
+  clock: Clock
+  audit: Audit
 }
 
 const lifetimeMs = { verify: 86_400_000, reset: 3_600_000 }
-const mostAtOnce = 3
 
-export function createMailTokens({ clock }: { clock: Clock }): MailTokens {
-  const isGood = (token: string, purpose: MailToken['purpose']) =>
-    and(
-      eq(mailTokens.hash, hashOpaqueToken(token)),
-      eq(mailTokens.purpose, purpose),
-      gt(mailTokens.expiresAt, new Date(clock.now())),
-    )
+export function createMailTokens({ db, clock, audit }: MailTokensOptions): MailTokens {
+  async function read(db: Database, token: string, purpose: Purpose) {
+    const [found] = await db
+      .select({ user: users, email: mailTokens.email })
+      .from(mailTokens)
+      // A new password, a ban or a logout everywhere ends what was asked for before.
+      .innerJoin(
+        users,
+        and(
+          eq(users.id, mailTokens.userId),
+          eq(users.generation, mailTokens.generation),
+          eq(users.status, 'active'),
+        ),
+      )
+      .where(
+        and(
+          eq(mailTokens.hash, hashOpaqueToken(token)),
+          eq(mailTokens.purpose, purpose),
+          gt(mailTokens.expiresAt, new Date(clock.now())),
+        ),
+      )
+    return found
+  }
+
+  function refused(purpose: Purpose, origin: Origin): Outcome {
+    audit.record({ event: 'mail_token.refused', purpose }, origin)
+    return new Outcome('invalid_token')
+  }
 
   return {
-    async issue(tx, { userId, purpose, email }) {
-      const now = clock.now()
-      const [waiting] = await tx
-        .select({ count: count() })
-        .from(mailTokens)
-        .where(
-          and(
-            eq(mailTokens.userId, userId),
-            eq(mailTokens.purpose, purpose),
-            gt(mailTokens.expiresAt, new Date(now)),
-          ),
-        )
-      if ((waiting?.count ?? 0) >= mostAtOnce) return undefined
+    async issue({ id: userId, generation }, purpose, email) {
       const token = generateOpaqueToken()
-      const expiresAt = new Date(now + lifetimeMs[purpose])
-      await tx.insert(mailTokens).values({ hash: hashOpaqueToken(token), userId, purpose, email, expiresAt })
+      const expiresAt = new Date(clock.now() + lifetimeMs[purpose])
+      await durably(db, async (tx) => {
+        if (purpose === 'verify')
+          await tx
+            .delete(mailTokens)
+            .where(and(eq(mailTokens.userId, userId), eq(mailTokens.purpose, purpose)))
+        const hash = hashOpaqueToken(token)
+        await tx.insert(mailTokens).values({ hash, userId, purpose, generation, email, expiresAt })
+      })
       return token
     },
 
-    async find(db, token, purpose) {
-      const [found] = await db.select().from(mailTokens).where(isGood(token, purpose))
-      if (!found) throw new Outcome('invalid_token')
+    async find(token, purpose, origin) {
+      const found = await read(db, token, purpose)
+      if (!found) throw refused(purpose, origin)
       return found
     },
 
-    async take(tx, token, purpose) {
-      const [taken] = await tx.delete(mailTokens).where(isGood(token, purpose)).returning()
-      if (!taken) throw new Outcome('invalid_token')
-      await tx.delete(mailTokens).where(eq(mailTokens.userId, taken.userId))
-      return taken
+    async take(tx, token, purpose, origin) {
+      const found = await read(tx, token, purpose)
+      if (!found) throw refused(purpose, origin)
+      const { id } = found.user
+      await tx.select({ id: users.id }).from(users).where(eq(users.id, id)).for('update')
+      // In a statement of its own: the lock may have been waited for.
+      const locked = await read(tx, token, purpose)
+      if (!locked) throw refused(purpose, origin)
+      await tx.delete(mailTokens).where(eq(mailTokens.userId, id))
+      return locked
     },
   }
 }

@@ -9,9 +9,10 @@ import { Outcome } from '../outcomes.ts'
 import type { SessionTokens } from '../sessions/session-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { Admission, ProvenUser } from './admission.ts'
-import type { Guess, Guesses } from './guesses.ts'
+import type { Guess } from './guesses.ts'
 import type { MailedCodes } from './mailed-codes.ts'
-import type { FactorMethod, SecondFactors } from './second-factors.ts'
+import { byPasswordAnd } from './proofs.ts'
+import type { SecondFactors } from './second-factors.ts'
 
 /** @throws Outcome `mfa_required` if this account has a second factor, with what the second half takes */
 export type Challenge = (
@@ -31,28 +32,20 @@ export type CompleteLogin = (
 export interface MfaLoginOptions {
   db: Database
   clock: Clock
-  factors: Pick<SecondFactors, 'use'>
+  factors: Pick<SecondFactors, 'use' | 'judge'>
   /** Undefined where codes by mail are no second factor. */
   mailedCodes: MailedCodes | undefined
-  guesses: Pick<Guesses, 'begin'>
   admission: Admission
   audit: Audit
 }
 
 const challengeMs = 300_000
 
-/** What a proof by password and one of these is worth (RFC 8176, NIST SP 800-63B-4 §2): a mailbox is nothing that one has. */
-export const proofsWith = {
-  totp: { amr: ['pwd', 'otp', 'mfa'], acr: 'aal2' },
-  recovery_code: { amr: ['pwd', 'recovery_code', 'mfa'], acr: 'aal2' },
-  mail: { amr: ['pwd', 'mail'], acr: 'aal1' },
-} as const satisfies Record<FactorMethod | 'mail', object>
-
 export function createMfaLogin(options: MfaLoginOptions): {
   challenge: Challenge
   completeLogin: CompleteLogin
 } {
-  const { db, clock, factors, mailedCodes, guesses, admission, audit } = options
+  const { db, clock, factors, mailedCodes, admission, audit } = options
 
   async function challenge(
     user: Parameters<Challenge>[0],
@@ -99,20 +92,26 @@ export function createMfaLogin(options: MfaLoginOptions): {
     const found = await findChallenged(hash)
     if (!found) throw refused('mfa_token_invalid', 'challenge_over', origin)
     const { user, challenge } = found
-    const guess = await guesses.begin(user.username, 'code', origin)
-    const method = challenge.mailedCode
-      ? mailedCodes?.isRight(challenge.mailedCode, code)
-      : await factors.use(user.id, code)
-    if (!method) {
-      await guess.wasWrong(user.id)
-      throw refused('invalid_code', 'wrong_code', origin, user.id)
-    }
-    await guess.wasRight()
-    const [taken] = await durably(db, (tx) =>
-      tx.delete(mfaChallenges).where(eq(mfaChallenges.hash, hash)).returning(),
+    let isOver = false
+    const method = await factors.judge(user, code, origin, () =>
+      durably(db, async (tx) => {
+        // Of those who complete it at once, the first one with a good code does, and no code of the others is used up.
+        const [open] = await tx.select().from(mfaChallenges).where(eq(mfaChallenges.hash, hash)).for('update')
+        isOver = !open
+        if (!open) return undefined
+        const method = open.mailedCode
+          ? mailedCodes?.isRight(open.mailedCode, code)
+          : await factors.use(tx, user.id, code)
+        if (method) await tx.delete(mfaChallenges).where(eq(mfaChallenges.hash, hash))
+        return method
+      }),
     )
+    if (!method)
+      throw isOver
+        ? refused('mfa_token_invalid', 'challenge_over', origin, user.id)
+        : refused('invalid_code', 'wrong_code', origin, user.id)
     const { remember } = challenge
-    const tokens = taken && (await admission.admit(user, { ...proofsWith[method], remember }, origin))
+    const tokens = await admission.admit(user, { ...byPasswordAnd[method], remember }, origin)
     if (!tokens) throw refused('mfa_token_invalid', 'challenge_over', origin, user.id)
     return tokens
   }

@@ -1,8 +1,9 @@
-import type { Origin } from '../audit/events.ts'
+import type { Audit, Origin } from '../audit/events.ts'
+import type { Database } from '../db/connect.ts'
+import { durably } from '../db/durably.ts'
 import { Outcome } from '../outcomes.ts'
 import type { Proof } from '../sessions/renewal.ts'
-import type { Guesses } from './guesses.ts'
-import { proofsWith } from './mfa-login.ts'
+import { byPassword, byPasswordAnd } from './proofs.ts'
 import type { SecondFactors } from './second-factors.ts'
 
 /**
@@ -12,27 +13,27 @@ import type { SecondFactors } from './second-factors.ts'
  */
 export type ProveFactor = (
   user: { id: string; username: string },
+  sid: string,
   code: string | undefined,
   origin: Origin,
 ) => Promise<Proof>
 
 export interface OwnFactorOptions {
-  factors: Pick<SecondFactors, 'summarize' | 'use'>
-  guesses: Pick<Guesses, 'begin'>
+  db: Database
+  factors: Pick<SecondFactors, 'summarize' | 'judge' | 'use'>
+  audit: Audit
 }
 
-export function createOwnFactor({ factors, guesses }: OwnFactorOptions): ProveFactor {
-  return async function proveFactor({ id: sub, username }, code, origin) {
-    const { methods } = await factors.summarize(sub)
-    if (!methods.includes('totp')) return { amr: ['pwd'], acr: 'aal1' }
+export function createOwnFactor({ db, factors, audit }: OwnFactorOptions): ProveFactor {
+  return async function proveFactor(user, sid, code, origin) {
+    const { methods } = await factors.summarize(user.id)
+    if (!methods.includes('totp')) return byPassword
     if (code === undefined) throw new Outcome('mfa_required', { members: { methods } })
-    const guess = await guesses.begin(username, 'code', origin)
-    const method = await factors.use(sub, code)
-    if (method) {
-      await guess.wasRight()
-      return proofsWith[method]
-    }
-    await guess.wasWrong(sub)
+    const method = await factors.judge(user, code, origin, () =>
+      durably(db, (tx) => factors.use(tx, user.id, code)),
+    )
+    if (method) return byPasswordAnd[method]
+    audit.record({ event: 'factor.refused', sub: user.id, sid }, origin)
     throw new Outcome('invalid_code')
   }
 }

@@ -18,10 +18,24 @@ export type ProveOwner = (
   origin: Origin,
 ) => Promise<User>
 
+/**
+ * Locks an account whose owner has proved to be that a moment ago.
+ *
+ * @throws Outcome `token_revoked` if another password, which may be what this one was proved by, or a ban was faster
+ */
+export async function assertUnchanged(
+  tx: Database,
+  { sub, ver }: { sub: string; ver: number },
+): Promise<User> {
+  const [user] = await tx.select().from(users).where(eq(users.id, sub)).for('update')
+  if (user?.generation !== ver) throw new Outcome('token_revoked')
+  return user
+}
+
 export interface OwnPasswordOptions {
   db: Database
   passwords: Pick<Passwords, 'verify'>
-  guesses: Pick<Guesses, 'begin'>
+  guesses: Pick<Guesses, 'judge'>
   audit: Audit
 }
 
@@ -30,13 +44,11 @@ export function createOwnPassword({ db, passwords, guesses, audit }: OwnPassword
     const [user] = await db.select().from(users).where(eq(users.id, sub))
     // Whose access token has outlived it.
     if (!user) throw new Outcome('token_revoked')
-    const guess = await guesses.begin(user.username, 'own_password', origin)
-    if (await passwords.verify(user.passwordHash, password)) {
-      await guess.wasRight()
-      return user
-    }
+    const isOwner = await guesses.judge(user.username, 'own_password', origin, () =>
+      passwords.verify(user.passwordHash, password),
+    )
+    if (isOwner) return user
     audit.record({ event: 'reauthentication.failed', sub, sid }, origin)
-    await guess.wasWrong(sub)
     throw new Outcome('invalid_current_password')
   }
 }

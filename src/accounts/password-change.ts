@@ -2,7 +2,6 @@ import { eq } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import { users } from '../db/tables.ts'
-import { Outcome } from '../outcomes.ts'
 import type { Revoke } from '../revocation/revoke.ts'
 import type { AssertFresh } from '../sessions/freshness.ts'
 import { stepGeneration } from '../sessions/generation.ts'
@@ -10,7 +9,8 @@ import { continueSession, replaceRefreshTokens } from '../sessions/renewal.ts'
 import { issueSessionTokens, type SessionFacts, type SessionTokens } from '../sessions/session-tokens.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
-import type { ProveOwner } from './own-password.ts'
+import type { Guesses } from './guesses.ts'
+import { assertUnchanged, type ProveOwner } from './own-password.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
 import type { Holder } from './reauthentication.ts'
@@ -40,16 +40,18 @@ export interface PasswordChangeOptions {
   proveOwner: ProveOwner
   passwordRules: PasswordRules
   passwords: Pick<Passwords, 'hash'>
+  guesses: Pick<Guesses, 'forgetNetworks' | 'remember'>
   revoke: Revoke
   audit: Audit
 }
 
 export function createPasswordChange(options: PasswordChangeOptions): ChangePassword {
-  const { clock, accessTokens, assertFresh, proveOwner, passwordRules, passwords, revoke, audit } = options
+  const { clock, accessTokens, assertFresh, proveOwner, passwordRules, passwords, guesses, revoke, audit } =
+    options
 
   return async function changePassword(holder, { current_password, new_password }, origin) {
     assertFresh(holder)
-    const { sub, sid, ver } = holder
+    const { sub, sid } = holder
     passwordRules.assertAcceptable(new_password, await proveOwner(holder, current_password, origin))
     const passwordHash = await passwords.hash(new_password)
     const refreshToken = generateOpaqueToken()
@@ -62,10 +64,10 @@ export function createPasswordChange(options: PasswordChangeOptions): ChangePass
       reason: 'password_changed',
       origin,
       async within(tx) {
-        const [user] = await tx.select().from(users).where(eq(users.id, sub)).for('update')
-        // Another password, which may be what this one was proved by, or a ban was faster.
-        if (user?.generation !== ver) throw new Outcome('token_revoked')
+        const user = await assertUnchanged(tx, holder)
         await tx.update(users).set({ passwordHash }).where(eq(users.id, sub))
+        await guesses.forgetNetworks(tx, sub)
+        await guesses.remember(tx, sub, origin.network)
         const survivors = { sid }
         const entry = await stepGeneration(tx, { user, survivors, latestExpiry, now: new Date(now) })
         const accessEnd = latestExpiry * 1000

@@ -6,7 +6,7 @@ import { continueSession } from '../sessions/renewal.ts'
 import { issueAccessToken, type SessionFacts, type SessionTokens } from '../sessions/session-tokens.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import type { ProveFactor } from './own-factor.ts'
-import type { ProveOwner } from './own-password.ts'
+import { assertUnchanged, type ProveOwner } from './own-password.ts'
 
 /** Somebody who is logged in, as the access token says that they present. */
 export interface Holder {
@@ -44,7 +44,7 @@ export function createReauthentication(options: ReauthenticationOptions): Reauth
 
   return async function reauthenticate(holder, { password, code }, origin) {
     const user = await proveOwner(holder, password, origin)
-    const proof = await proveFactor(user, code, origin)
+    const proof = await proveFactor(user, holder.sid, code, origin)
     const { sub, sid, jti, exp } = holder
     const now = clock.now()
     const iat = Math.floor(now / 1000)
@@ -55,6 +55,7 @@ export function createReauthentication(options: ReauthenticationOptions): Reauth
       reason: 'reauthenticated',
       origin,
       async within(tx) {
+        await assertUnchanged(tx, holder)
         session = await continueSession(tx, sid, { now, accessEnd, ...origin }, proof)
         return [tokenEntry(jti, exp)]
       },

@@ -1,5 +1,5 @@
 /** Another password for whoever has lost theirs, by way of an address that is known to be read by them. */
-import { and, eq, isNotNull, or, sql } from 'drizzle-orm'
+import { and, asc, eq, isNotNull, or, sql } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
@@ -13,6 +13,7 @@ import { stepGeneration } from '../sessions/generation.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import type { Guesses } from './guesses.ts'
 import type { MailTokens } from './mail-tokens.ts'
+import type { MayWriteTo } from './mailbox-limit.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
 import { canonicalUsername } from './usernames.ts'
@@ -25,9 +26,9 @@ export interface ForgottenAccount {
 
 export interface Recovery {
   /** Whether or not there is such an account: who that is, and whether they can be mailed to, is looked up when the mail is due. */
-  forgot(account: ForgottenAccount): Promise<void>
+  forgot(account: ForgottenAccount, origin: Origin): Promise<void>
   /** @returns what is to be mailed: to each account of that name or address, where the address is verified */
-  compose(account: ForgottenAccount): Promise<Letter[]>
+  compose(account: ForgottenAccount, attempt: number): Promise<Letter[]>
   /**
    * Gives the account another password and ends all its sessions. The second factor stays. When it resolves, no instance accepts what was
    * issued before.
@@ -45,7 +46,8 @@ export interface RecoveryOptions {
   accessTokens: Pick<AccessTokens, 'latestExpiry'>
   passwordRules: PasswordRules
   passwords: Pick<Passwords, 'hash'>
-  guesses: Pick<Guesses, 'forget'>
+  guesses: Pick<Guesses, 'forgetPasswords' | 'forgetNetworks'>
+  mayWriteTo: MayWriteTo
   revoke: Revoke
   audit: Audit
   /** The page that the links lead to. */
@@ -61,16 +63,17 @@ const mostAccounts = 5
 export function createRecovery(options: RecoveryOptions): Recovery {
   const { db, clock, queue, mailTokens, accessTokens, passwordRules, passwords, guesses, revoke, audit } =
     options
-  const { appUrl, serviceName } = options
+  const { mayWriteTo, appUrl, serviceName } = options
 
   return {
-    async forgot({ username, email }) {
+    async forgot({ username, email }, origin) {
       const payload = { ...(username !== undefined && { username }), ...(email !== undefined && { email }) }
       if (!queue) throw new Outcome('unavailable', { detail: 'This service sends no mail.' })
       await durably(db, (tx) => queue.add(tx, { kind: forgotJob, payload }))
+      audit.record({ event: 'recovery.asked' }, origin)
     },
 
-    async compose({ username = '', email = '' }) {
+    async compose({ username = '', email = '' }, attempt) {
       const found = await db
         .select()
         .from(users)
@@ -84,40 +87,36 @@ export function createRecovery(options: RecoveryOptions): Recovery {
             eq(users.status, 'active'),
           ),
         )
+        .orderBy(asc(users.createdAt))
         .limit(mostAccounts)
       const letters: Letter[] = []
       for (const user of found) {
         const to = user.email as string
-        const token = await durably(db, (tx) =>
-          mailTokens.issue(tx, { userId: user.id, purpose: 'reset', email: to }),
-        )
-        if (token !== undefined) letters.push(letterOf(to, user.username, token))
+        if (attempt > 1 || (await mayWriteTo(to, forgotJob)))
+          letters.push(letterOf(to, user.username, await mailTokens.issue(user, 'reset', to)))
       }
       return letters
     },
 
     async reset({ token, new_password }, origin) {
-      const { userId } = await mailTokens.find(db, token, 'reset')
-      const [account] = await db.select().from(users).where(eq(users.id, userId))
-      if (!account) throw new Outcome('invalid_token')
-      passwordRules.assertAcceptable(new_password, account)
+      const { user } = await mailTokens.find(token, 'reset', origin)
+      passwordRules.assertAcceptable(new_password, user)
       const passwordHash = await passwords.hash(new_password)
       await revoke({
         entries: [],
         reason: 'password_reset',
         origin,
         async within(tx) {
-          const [user] = await tx.select().from(users).where(eq(users.id, userId)).for('update')
-          const { email } = await mailTokens.take(tx, token, 'reset')
-          if (user?.status !== 'active' || user.email !== email) throw new Outcome('invalid_token')
-          await tx.update(users).set({ passwordHash }).where(eq(users.id, userId))
-          await guesses.forget(tx, user.username)
+          const { user } = await mailTokens.take(tx, token, 'reset', origin)
+          await tx.update(users).set({ passwordHash }).where(eq(users.id, user.id))
+          await guesses.forgetPasswords(tx, user.username)
+          await guesses.forgetNetworks(tx, user.id)
           const latestExpiry = accessTokens.latestExpiry(inSeconds(clock))
           const now = new Date(clock.now())
           return [await stepGeneration(tx, { user, survivors: 'none', latestExpiry, now })]
         },
       })
-      audit.record({ event: 'account.password_reset', sub: userId }, origin)
+      audit.record({ event: 'account.password_reset', sub: user.id }, origin)
     },
   }
 

@@ -7,6 +7,7 @@ import { isUniqueViolation } from '../db/errors.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import type { Addresses } from './addresses.ts'
+import type { Guesses } from './guesses.ts'
 import { isImportable } from './imported-hashes.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
@@ -39,6 +40,7 @@ export interface RegistrationOptions {
   passwordRules: PasswordRules
   passwords: Pick<Passwords, 'hash'>
   addresses: Pick<Addresses, 'askToVerify'>
+  guesses: Pick<Guesses, 'forgetAll' | 'remember'>
   audit: Audit
 }
 
@@ -48,6 +50,7 @@ export function createRegistration({
   passwordRules,
   passwords,
   addresses,
+  guesses,
   audit,
 }: RegistrationOptions): Register {
   async function hashOf({ username, email, password, password_hash }: NewAccount): Promise<string> {
@@ -85,8 +88,12 @@ export function createRegistration({
     try {
       const inserted = await durably(db, async (tx) => {
         const [inserted] = await tx.insert(users).values(user).returning()
-        if (email !== undefined && !email_verified) await addresses.askToVerify(tx, user.id, email)
-        return inserted as User
+        const made = inserted as User
+        if (email !== undefined && !email_verified) await addresses.askToVerify(tx, made, email)
+        // What was guessed before there was anything to guess at must not keep its owner out, nor where they come from.
+        await guesses.forgetAll(tx, username)
+        if (origin && by === undefined) await guesses.remember(tx, user.id, origin.network)
+        return made
       })
       audit.record(
         { event: 'account.registered', sub: user.id, ...(by !== undefined && { by, roles }) },

@@ -7,22 +7,13 @@ import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { durably } from '../db/durably.ts'
 import type { Sealer } from '../db/sealing.ts'
-import { recoveryCodes, totpFactors, users } from '../db/tables.ts'
+import { mfaChallenges, recoveryCodes, sessions, totpFactors, users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import type { AssertFresh } from '../sessions/freshness.ts'
 import { hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { Guesses } from './guesses.ts'
+import { byPassword, type FactorMethod, type ProvenHolder } from './proofs.ts'
 import { describeEnrolment, type Enrolment, findTimeStep, generateTotpSecret } from './totp.ts'
-
-/** Somebody who is logged in, and how they proved who they are. */
-export interface ProvenHolder {
-  sub: string
-  sid: string
-  auth_time: number
-  acr: string
-}
-
-export type FactorMethod = 'totp' | 'recovery_code'
 
 export interface FactorSummary {
   methods: FactorMethod[]
@@ -42,7 +33,14 @@ export interface SecondFactors {
   /** For an admin, of somebody who has lost everything. @throws Outcome `not_found` if there is no account */
   removeOf(sub: string, actor: { by: string; origin?: Origin }): Promise<void>
   /** Uses a code up. @returns what it is a code of, or undefined if it is not good (any more) */
-  use(sub: string, code: string): Promise<FactorMethod | undefined>
+  use(tx: Database, sub: string, code: string): Promise<FactorMethod | undefined>
+  /** Counts it as a guess, if it can be guessed. @returns what the judgement has found. @throws Outcome as guessing */
+  judge<T>(
+    user: { username: string },
+    code: string,
+    origin: Origin,
+    judgement: () => Promise<T | undefined>,
+  ): Promise<T | undefined>
 }
 
 export interface SecondFactorsOptions {
@@ -52,7 +50,7 @@ export interface SecondFactorsOptions {
   /** What people know the service by, for their app. */
   serviceName: string
   assertFresh: AssertFresh
-  guesses: Pick<Guesses, 'begin'>
+  guesses: Pick<Guesses, 'judge'>
   audit: Audit
 }
 
@@ -89,13 +87,11 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     return used.length > 0
   }
 
-  async function useRecoveryCode(sub: string, code: string): Promise<boolean> {
-    const used = await durably(db, (tx) =>
-      tx
-        .delete(recoveryCodes)
-        .where(and(eq(recoveryCodes.hash, hashOpaqueToken(code)), eq(recoveryCodes.userId, sub)))
-        .returning({ hash: recoveryCodes.hash }),
-    )
+  async function useRecoveryCode(tx: Database, sub: string, code: string): Promise<boolean> {
+    const used = await tx
+      .delete(recoveryCodes)
+      .where(and(eq(recoveryCodes.hash, hashOpaqueToken(code)), eq(recoveryCodes.userId, sub)))
+      .returning({ hash: recoveryCodes.hash })
     return used.length > 0
   }
 
@@ -110,6 +106,11 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
 
   async function clear(tx: Database, sub: string): Promise<boolean> {
     await tx.delete(recoveryCodes).where(eq(recoveryCodes.userId, sub))
+    // From their next refresh, its sessions say what is left of their proof.
+    await tx
+      .update(sessions)
+      .set(byPassword as { amr: string[]; acr: string })
+      .where(and(eq(sessions.userId, sub), eq(sessions.acr, 'aal2')))
     const gone = await tx
       .delete(totpFactors)
       .where(eq(totpFactors.userId, sub))
@@ -158,17 +159,19 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     async confirm(holder, code, origin) {
       assertFresh(holder)
       const { sub, sid } = holder
-      const guess = await guesses.begin(await findUsername(sub), 'code', origin)
-      const codes = await durably(db, async (tx) =>
-        (await useTotp(tx, sub, canonicalCode(code), false))
-          ? await replaceRecoveryCodes(tx, sub)
-          : undefined,
+      const username = await findUsername(sub)
+      const codes = await guesses.judge(username, 'code', origin, () =>
+        durably(db, async (tx) => {
+          if (!(await useTotp(tx, sub, canonicalCode(code), false))) return undefined
+          // What was challenged before takes less than a login takes now.
+          await tx.delete(mfaChallenges).where(eq(mfaChallenges.userId, sub))
+          return await replaceRecoveryCodes(tx, sub)
+        }),
       )
       if (!codes) {
-        await guess.wasWrong(sub)
+        audit.record({ event: 'factor.refused', sub, sid }, origin)
         throw new Outcome('invalid_code')
       }
-      await guess.wasRight()
       audit.record({ event: 'factor.enrolled', sub, sid }, origin)
       return codes
     },
@@ -210,12 +213,14 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
         audit.record({ event: 'factor.removed', sub, by }, origin)
     },
 
-    async use(sub, typed) {
+    async use(tx, sub, typed) {
       const code = canonicalCode(typed)
-      if (/^\d+$/.test(code))
-        return (await durably(db, (tx) => useTotp(tx, sub, code, true))) ? 'totp' : undefined
-      return (await useRecoveryCode(sub, code)) ? 'recovery_code' : undefined
+      if (isGuessable(code)) return (await useTotp(tx, sub, code, true)) ? 'totp' : undefined
+      return (await useRecoveryCode(tx, sub, code)) ? 'recovery_code' : undefined
     },
+
+    judge: ({ username }, code, origin, judgement) =>
+      isGuessable(canonicalCode(code)) ? guesses.judge(username, 'code', origin, judgement) : judgement(),
   }
 }
 
@@ -224,6 +229,9 @@ const generateRecoveryCode = (): string =>
   new Secret({ buffer: new Uint8Array(randomBytes(16)).buffer }).base32
     .toLowerCase()
     .replace(/.{5}(?=..)/g, '$&-')
+
+/** A recovery code is not: whoever has one is let in, however many others have guessed. */
+const isGuessable = (code: string): boolean => /^\d+$/.test(code)
 
 /** However it was typed. */
 const canonicalCode = (code: string): string => code.replace(/[\s-]/g, '').toLowerCase()

@@ -50,13 +50,19 @@ export type AuditEvent =
       sid: string
     }
   | { event: 'account.password_reset' | 'account.email_verified'; sub: string }
+  | { event: 'account.email_asked' | 'factor.refused'; sub: string; sid: string }
+  /** For a name or an address that may be anybody's, which is not told. */
+  | { event: 'recovery.asked' }
+  | { event: 'mail_token.refused'; purpose: 'verify' | 'reset' }
   /** It could not be sent for as long as it would have been of use. */
   | { event: 'mail.dropped'; kind: string }
+  /** Its address has been written to often enough. */
+  | { event: 'mail.withheld'; kind: string }
   | { event: 'factor.enrolled' | 'recovery_codes.renewed'; sub: string; sid: string }
   /** `by` is absent where its owner did. */
   | { event: 'factor.removed'; sub: string; by?: string }
   /** Nobody comes in by guessing any more, nor by knowing, in this way: `kind` as in accounts/guesses. */
-  | { event: 'guessing.ended'; sub?: string; kind: string }
+  | { event: 'guessing.ended' | 'guess.refused'; sub?: string; kind: string }
   | { event: 'account.recalled'; sub: string; sids: readonly string[]; reason: string; by: string }
   | { event: 'token.recalled'; jti: string; reason: string; by: string }
   | { event: 'account.roles_changed'; sub: string; roles: readonly string[]; by: string }
@@ -67,7 +73,7 @@ export type AuditEvent =
   /** `by` is absent for a step that was due. */
   | { event: 'signing_key.next' | 'signing_key.active' | 'signing_key.removed'; kid: string; by?: string }
   /** Once for each client and window, by each instance (limit-hits). */
-  | { event: 'limit.exceeded'; limit: LimitName }
+  | { event: 'limit.exceeded'; limit: LimitName; sub?: string }
 
 export interface Audit {
   /** Never waits, never throws. */

@@ -236,6 +236,8 @@ export const mailTokens = pgTable(
       .notNull()
       .references(() => users.id, { onDelete: 'cascade' }),
     purpose: text({ enum: ['verify', 'reset'] }).notNull(),
+    /** Of the account, when it was asked for: a new password, a ban or a logout everywhere voids it. */
+    generation: integer().notNull(),
     /** Where it was sent. */
     email: text().notNull(),
     expiresAt: moment('expires_at').notNull(),
@@ -265,8 +267,11 @@ export const guesses = pgTable(
   {
     /** SHA-256 of the username in its canonical form, whether or not somebody has it. */
     account: bytea().notNull(),
-    /** Passwords from addresses that the account has logged in from lately, passwords from others, and codes. */
-    kind: text({ enum: ['familiar', 'strange', 'code'] }).notNull(),
+    /**
+     * Passwords from networks that the account has logged in from lately, passwords from others, those that a session shows once more,
+     * and codes. Of an address, in place of a username: mails.
+     */
+    kind: text({ enum: ['familiar', 'strange', 'session', 'code', 'mail'] }).notNull(),
     /** Since the window began. */
     recent: integer().notNull(),
     windowEndsAt: moment('window_ends_at').notNull(),

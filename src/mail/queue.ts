@@ -23,8 +23,15 @@ export interface MailQueue {
   add(tx: Database, job: MailJob): Promise<void>
 }
 
-/** What to mail for a job, each kind by its own: nothing, where there is nobody to mail to. */
-export type Composers = Record<string, (payload: Record<string, string>) => Promise<Letter[]>>
+/**
+ * What to mail for a job, each kind by its own: nothing, where there is nobody to mail to.
+ *
+ * @param attempt from 1: what was mailed before may have arrived
+ */
+export type Composers = Record<
+  string,
+  (payload: Record<string, string>, attempt: number) => Promise<Letter[]>
+>
 
 export interface MailQueueOptions {
   db: Database
@@ -57,9 +64,16 @@ export interface MailWorkerOptions extends MailQueueOptions {
 /** For as long as an attempt may take, and longer each time: a minute, two, four, an hour at most. In seconds. */
 const nextAttempt = sql`least(60 * power(2, ${mailJobs.attempts}), 3600)`
 
-/** Mails what is due, one after the other. @returns a function that does */
-export function createMailWorker(options: MailWorkerOptions): () => Promise<void> {
+export interface MailWorker {
+  /** Mails what is due, one after the other: what is soon of no use any more comes first. */
+  mailAll(): Promise<void>
+  /** The one that is on its way is the last. */
+  stop(): void
+}
+
+export function createMailWorker(options: MailWorkerOptions): MailWorker {
   const { db, clock, sealer, composers, send, onFailure } = options
+  let stopped = false
 
   /** Whoever takes one has it until it is due again: nobody holds a lock while a mail server thinks. */
   async function take() {
@@ -68,7 +82,7 @@ export function createMailWorker(options: MailWorkerOptions): () => Promise<void
       .select({ id: mailJobs.id })
       .from(mailJobs)
       .where(lte(mailJobs.dueAt, now))
-      .orderBy(asc(mailJobs.dueAt))
+      .orderBy(asc(mailJobs.expiresAt))
       .limit(1)
       .for('update', { skipLocked: true })
     const [job] = await durably(db, (tx) =>
@@ -84,14 +98,17 @@ export function createMailWorker(options: MailWorkerOptions): () => Promise<void
     return job
   }
 
-  return async function mailAll() {
-    for (let job = await take(); job; job = await take()) {
+  async function mailAll(): Promise<void> {
+    for (let job = await take(); job; job = stopped ? undefined : await take()) {
       const { id, kind, attempts, sealedPayload, expiresAt } = job
       const isLate = clock.now() > expiresAt.getTime()
       try {
         if (isLate) throw new Error('it is too late')
         const payload = JSON.parse(sealer.open(purpose, sealedPayload).toString())
-        const letters = (await composers[kind]?.(payload)) ?? []
+        const compose = composers[kind]
+        // One that runs a newer version may know it.
+        if (!compose) throw new Error('nobody knows what that is')
+        const letters = await compose(payload, attempts)
         for (const letter of letters) await send(letter)
       } catch (error) {
         onFailure({ kind, attempts, error, isLast: isLate })
@@ -99,5 +116,12 @@ export function createMailWorker(options: MailWorkerOptions): () => Promise<void
       }
       await durably(db, (tx) => tx.delete(mailJobs).where(eq(mailJobs.id, id)))
     }
+  }
+
+  return {
+    mailAll,
+    stop() {
+      stopped = true
+    },
   }
 }

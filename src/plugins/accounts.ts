@@ -7,6 +7,7 @@ import { ensureFirstAdmin } from '../accounts/first-admin.ts'
 import { createGuesses } from '../accounts/guesses.ts'
 import { createLogin, type LogIn } from '../accounts/login.ts'
 import { createMailTokens } from '../accounts/mail-tokens.ts'
+import { createMailboxLimit } from '../accounts/mailbox-limit.ts'
 import { createMailedCodes, loginCodeJob } from '../accounts/mailed-codes.ts'
 import { type CompleteLogin, createMfaLogin } from '../accounts/mfa-login.ts'
 import { createOwnFactor } from '../accounts/own-factor.ts'
@@ -69,22 +70,23 @@ export default fp(
     const passwords = await createPasswords(config.passwords)
     const passwordRules = createPasswordRules({ minLength, serviceName })
     const guesses = createGuesses({ db, clock, limit: config.limits.account, audit })
-    const mailTokens = createMailTokens({ clock })
-    const writing = { db, clock, queue, mailTokens, audit, appUrl, serviceName }
+    const mailTokens = createMailTokens({ db, clock, audit })
+    const mayWriteTo = createMailboxLimit({ db, clock, audit })
+    const writing = { db, clock, queue, mailTokens, mayWriteTo, audit, appUrl, serviceName }
     const addresses = createAddresses({ ...writing, assertFresh })
     const recovery = createRecovery({ ...writing, accessTokens, passwordRules, passwords, guesses, revoke })
-    const register = createRegistration({ db, clock, passwordRules, passwords, addresses, audit })
+    const register = createRegistration({ db, clock, passwordRules, passwords, addresses, guesses, audit })
     if (config.firstAdmin) await ensureFirstAdmin({ db, register, audit, ...config.firstAdmin })
 
     const factors = createSecondFactors({ db, clock, sealer, serviceName, assertFresh, guesses, audit })
     const mailedCodes =
       config.mailSecondFactor && queue ? createMailedCodes({ db, clock, queue, serviceName }) : undefined
-    const admission = createAdmission({ sessions, isRefused, guesses, audit })
+    const admission = createAdmission({ db, sessions, isRefused, guesses, audit })
     const { challenge, completeLogin } = createMfaLogin({
-      ...{ db, clock, factors, mailedCodes, guesses, admission, audit },
+      ...{ db, clock, factors, mailedCodes, admission, audit },
     })
     const proveOwner = createOwnPassword({ db, passwords, guesses, audit })
-    const proveFactor = createOwnFactor({ factors, guesses })
+    const proveFactor = createOwnFactor({ db, factors, audit })
 
     app.mail?.composeBy({
       [forgotJob]: recovery.compose,
@@ -102,7 +104,7 @@ export default fp(
         ...{ clock, accessTokens, proveOwner, proveFactor, revoke, audit },
       }),
       changePassword: createPasswordChange({
-        ...{ clock, accessTokens, assertFresh, proveOwner, passwordRules, passwords, revoke, audit },
+        ...{ clock, accessTokens, assertFresh, proveOwner, passwordRules, passwords, guesses, revoke, audit },
       }),
       factors,
       recovery,

@@ -1,8 +1,15 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.ts'
 import { isDatabaseUnavailable } from '../db/errors.ts'
-import { type Composers, createMailQueue, createMailWorker, type MailQueue } from '../mail/queue.ts'
+import {
+  type Composers,
+  createMailQueue,
+  createMailWorker,
+  type MailQueue,
+  type MailWorker,
+} from '../mail/queue.ts'
 import { createTransport } from '../mail/transport.ts'
 
 declare module 'fastify' {
@@ -18,6 +25,7 @@ export interface MailOptions {
 
 /** Also how long a mail waits at least, whoever it is for: what it takes to find that out shows in no reply. */
 const everyMs = 1_000
+const closingMs = 1_000
 
 export default fp(
   async function mail(app: FastifyInstance, { config }: MailOptions) {
@@ -29,12 +37,12 @@ export default fp(
     }
     const { target, from } = config.mail
     const send = createTransport(target, from)
-    let mailAll: (() => Promise<void>) | undefined
+    let worker: MailWorker | undefined
 
     let timer: NodeJS.Timeout | undefined
     let round = Promise.resolve()
     function begin(): void {
-      round = (mailAll?.() ?? Promise.resolve()).catch((err: unknown) => {
+      round = (worker?.mailAll() ?? Promise.resolve()).catch((err: unknown) => {
         if (!isDatabaseUnavailable(err)) app.log.error({ err }, 'the mails that are due cannot be followed')
       })
       void round.then(() => {
@@ -50,13 +58,15 @@ export default fp(
     app.addHook('onClose', async () => {
       clearTimeout(timer)
       timer = undefined
-      await round
+      worker?.stop()
+      // A mail server may think for longer than anybody waits for a process to end: then that mail is sent once more.
+      await Promise.race([round, delay(closingMs, undefined, { ref: false })])
     })
 
     app.decorate('mail', {
       queue: createMailQueue({ clock, sealer }),
       composeBy(composers) {
-        mailAll = createMailWorker({
+        worker = createMailWorker({
           ...{ db, clock, sealer, composers, send },
           onFailure({ kind, attempts, error, isLast }) {
             // What a mail server says may have an address in it.

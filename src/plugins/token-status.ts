@@ -1,7 +1,7 @@
 /** What those may know and do about a token who hold it, but are not whom it speaks for: introspection and revocation. */
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import type { AccessTokenClaims } from '../bearer/claims.ts'
+import { type AccessTokenClaims, isOfPerson } from '../bearer/claims.ts'
 import { generationSubject } from '../bearer/revoked-entries.ts'
 import type { Config } from '../config.ts'
 import { Outcome, type OutcomeCode } from '../outcomes.ts'
@@ -61,7 +61,10 @@ export default fp(
     app.decorate('introspect', async (request, token) => {
       if (isAccessToken(token)) {
         const alive = await ifAlive(app.examineToken(request, token))
-        return alive ? { active: true, token_type: 'Bearer', ...alive.claims } : { active: false }
+        if (!alive) return { active: false }
+        const { claims } = alive
+        const counting = isOfPerson(claims) && { roles: app.rolesOf(claims) }
+        return { active: true, token_type: 'Bearer', ...claims, ...counting }
       }
       const holder = await findLiveHolder(token)
       return holder ? { active: true, client_id: config.firstPartyClientId, ...holder } : { active: false }
@@ -81,6 +84,6 @@ export default fp(
   },
   {
     name: 'token-status',
-    dependencies: ['authentication', 'clients', 'revocation', 'sessions'],
+    dependencies: ['authentication', 'authorization', 'clients', 'revocation', 'sessions'],
   },
 )

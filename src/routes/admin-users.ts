@@ -148,17 +148,19 @@ export const adminUsersRoutes: FastifyPluginAsyncTypebox = async (app) => {
   app.delete(
     '/admin/users/:id/mfa',
     {
-      config: { failures: ['not_found', 'unavailable'] },
+      config: { failures: ['not_found', 'reauthentication_required', 'unavailable'] },
       schema: {
         operationId: 'removeFactors',
         summary: 'Take the second factor from an account',
-        description: 'For whoever has lost their app and their recovery codes. Their sessions go on.',
+        description:
+          'For whoever has lost their app and their recovery codes. Takes a recent login. Their sessions go on.',
         tags,
         params: AccountParams,
         response: { 204: NoContent('A login takes the password alone.') },
       },
     },
     async (request, reply) => {
+      app.sessions.assertFresh(request.accessToken.claims)
       await app.accounts.removeFactors(request.params.id, actorOf(request))
       return reply.code(204).send()
     },

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { NoContent } from '../schemas/no-content.ts'
-import { CodeBody, Enrolment, FactorSummary, RecoveryCodes } from '../schemas/second-factors.ts'
+import { CodeBody, Enrolment, FactorSummary, NoBody, RecoveryCodes } from '../schemas/second-factors.ts'
 
 const tags = ['Accounts']
 
@@ -32,6 +32,7 @@ export const mfaRoutes: FastifyPluginAsyncTypebox = async (app) => {
         summary: 'Set up an authenticator app',
         description: 'RFC 6238. The last one that was begun is the one that can be confirmed.',
         tags,
+        body: NoBody,
         response: { 201: Enrolment },
       },
     },
@@ -86,6 +87,7 @@ export const mfaRoutes: FastifyPluginAsyncTypebox = async (app) => {
         summary: 'Get other recovery codes',
         description: 'Takes a recent login with the second factor. The ones before are good no more.',
         tags,
+        body: NoBody,
         response: { 200: RecoveryCodes },
       },
     },

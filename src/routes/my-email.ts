@@ -17,8 +17,8 @@ export const myEmailRoute: FastifyPluginAsyncTypebox = async (app) => {
         response: { 202: NoContent('There will be a mail.') },
       },
     },
-    async ({ accessToken, body }, reply) => {
-      await app.accounts.addresses.change(accessToken.claims, body.email)
+    async ({ accessToken, body, origin }, reply) => {
+      await app.accounts.addresses.change(accessToken.claims, body.email, origin)
       return reply.code(202).send()
     },
   )

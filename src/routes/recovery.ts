@@ -21,7 +21,7 @@ export const recoveryRoutes: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     async (request, reply) => {
-      await app.accounts.recovery.forgot(request.body)
+      await app.accounts.recovery.forgot(request.body, request.origin)
       return reply.code(202).send()
     },
   )

@@ -100,7 +100,7 @@ export const NewAccountBody = Type.Object(
 export const StatusBody = Type.Object({ status }, { $id: 'Status', additionalProperties: false })
 
 /** Without what would control the terminal of whoever reads it. */
-const reason = Type.String({
+export const Reason = Type.String({
   minLength: 1,
   maxLength: 200,
   pattern: '^\\P{Cc}*$',
@@ -110,7 +110,7 @@ const reason = Type.String({
 export const RecallBody = Type.Object(
   {
     session_id: Type.Optional({ ...Id, description: 'Only this session.' }),
-    reason: Type.Optional(reason),
+    reason: Type.Optional(Reason),
     dry_run: Type.Optional(Type.Boolean({ description: 'Only tells what would end.' })),
   },
   { $id: 'Recall', additionalProperties: false },
@@ -123,7 +123,7 @@ export const Recalled = Type.Object(
 
 export const TokenParams = Type.Object({ jti: Id })
 
-export const ReasonQuery = Type.Object({ reason: Type.Optional(reason) }, { additionalProperties: false })
+export const ReasonQuery = Type.Object({ reason: Type.Optional(Reason) }, { additionalProperties: false })
 
 export const AccountParams = Type.Object({ id: Id })
 

@@ -6,6 +6,14 @@ export const code = Type.String({
   description: 'Six digits of the app, or a recovery code; spaces and dashes do not matter.',
 })
 
+/** None, or an object that is empty: many clients send one. */
+export const NoBody = Type.Unsafe<null | Record<string, never>>({
+  type: ['object', 'null'],
+  properties: {},
+  additionalProperties: false,
+  examples: [{}],
+})
+
 export const CodeBody = Type.Object({ code }, { $id: 'Code', additionalProperties: false })
 
 const methods = Type.Array(

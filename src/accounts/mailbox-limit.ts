@@ -1,0 +1,45 @@
+/** An address is written to so often in an hour, by whomever it was given: nobody's mailbox is to be filled from here. */
+import { createHash } from 'node:crypto'
+import { sql } from 'drizzle-orm'
+import type { Audit } from '../audit/events.ts'
+import type { Clock } from '../db/clock.ts'
+import type { Database } from '../db/connect.ts'
+import { guesses } from '../db/tables.ts'
+
+/** @param kind of the mail that would go there, for the audit */
+export type MayWriteTo = (email: string, kind: string) => Promise<boolean>
+
+const most = 5
+const windowMs = 3_600_000
+
+export function createMailboxLimit({
+  db,
+  clock,
+  audit,
+}: {
+  db: Database
+  clock: Clock
+  audit: Audit
+}): MayWriteTo {
+  return async function mayWriteTo(email, kind) {
+    const now = new Date(clock.now())
+    const windowEndsAt = new Date(now.getTime() + windowMs)
+    const account = createHash('sha256').update(email.toLowerCase()).digest()
+    const isOpen = sql`${guesses.windowEndsAt} > ${now.toISOString()}::timestamptz`
+    const [count] = await db
+      .insert(guesses)
+      .values({ account, kind: 'mail', recent: 1, windowEndsAt, inARow: 0, lastAt: now })
+      .onConflictDoUpdate({
+        target: [guesses.account, guesses.kind],
+        set: {
+          lastAt: now,
+          recent: sql`case when ${isOpen} then ${guesses.recent} + 1 else 1 end`,
+          windowEndsAt: sql`case when ${isOpen} then ${guesses.windowEndsAt} else excluded.window_ends_at end`,
+        },
+      })
+      .returning({ recent: guesses.recent })
+    const may = (count?.recent ?? 0) <= most
+    if (!may) audit.record({ event: 'mail.withheld', kind })
+    return may
+  }
+}
