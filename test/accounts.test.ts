@@ -114,6 +114,11 @@ t.test(
       'a common one in another case': [/tried first/, 'TrustNo1'],
       'a common one in full width': [/tried first/, 'ｔｒｕｓｔｎｏ１'],
       'a long common one': [/tried first/, '1qaz2wsx3edc4rfv'],
+      'a common one with digits and signs around it': [/tried first/, '!!Password1234567890'],
+      'the alphabet': [/tried first/, 'abcdefghijklmnop'],
+      'the rows of a keyboard': [/tried first/, 'Qwertyuiopasdfghjkl1'],
+      'digits in their order': [/tried first/, '123456789012345'],
+      'a word twice, and a sign': [/repeated/, 'iloveyouiloveyou!'],
       'one letter': [/repeated/, 'aaaaaaaaaaaaaaaaaaaa'],
       'a short word, repeated': [/repeated/, 'hunter2hunter2Hunter2'],
       'the name in the address': [
@@ -137,6 +142,7 @@ t.test(
 
     const taken = {
       'a common one with something to it': 'trustno1 but me',
+      'digits in no order': '739182645019283',
       'only small letters': 'qkdnwmzpt',
       'a long word, repeated': 'abracadabra-abracadabra-',
       'a letter that is an address too': 'plain as it is',

@@ -158,7 +158,7 @@ t.test('another address takes a fresh login, and counts when it is verified', as
     'what the old one was sent is void',
   )
   const farewell = (await mailsTo(t, w, person.email, 3)).at(-1) as Mail
-  t.match(farewell.subject, /not your address/, 'and whoever reads it is told')
+  t.match(farewell.text, 'has another address', 'and whoever reads it is told')
   t.equal(tokenOf(farewell), '')
   for (const wrong of ['', 'x', 'a@b', `${'x'.repeat(250)}@b.test`, 'a@b.test\r\nBcc: c@d.test'])
     t.equal((await changeEmail(a.url, token, wrong)).status, 400, wrong)
@@ -312,6 +312,42 @@ t.test('of several addresses that were asked for, the last one can be verified',
   for (const one of tokens) statuses.push((await verify(w.a.url, one)).status)
   t.strictSame(statuses, [400, 400, 400, 204])
 })
+
+t.test(
+  'people are told of what changes how they log in, at the address that is known to be theirs',
+  async (t) => {
+    const w = await world(t, { SERVICE_NAME: 'Ye Olde Orders' })
+    const { a, clock } = w
+    const person = await verified(w)
+    const { token } = await logIn(a.url, person)
+    const told = async (count: number) => (await mailsTo(t, w, person.email, count)).at(-1)?.text ?? ''
+    const { body } = await post(a.url, '/mfa/totp', undefined, bearer(token))
+    const app = URI.parse(body.otpauth_uri) as TOTP
+    const code = () => app.generate({ timestamp: clock.now() })
+    await post(a.url, '/mfa/totp/verify', { code: code() }, bearer(token))
+    t.match(await told(2), `${person.username} at Ye Olde Orders takes a code of an authenticator app`)
+    clock.advance(30)
+    const proof = { password: person.password, code: code() }
+    const proven = (await post(a.url, '/reauthenticate', proof, bearer(token))).body.access_token
+    const removed = await call(a.url, '/mfa/totp', { method: 'DELETE', headers: bearer(proven) })
+    t.equal(removed.status, 204)
+    t.match(await told(3), 'takes the password alone')
+    const changed = await call(a.url, '/me/password', {
+      method: 'PUT',
+      headers: { ...bearer(proven), 'content-type': 'application/json' },
+      body: JSON.stringify({ current_password: person.password, new_password: newPassword }),
+    })
+    t.equal(changed.status, 200)
+    const text = await told(4)
+    t.match(text, 'has another password')
+    t.notOk(text.includes(newPassword))
+    const other = await registered(w)
+    const session = await logIn(a.url, other)
+    await post(a.url, '/mfa/totp', undefined, bearer(session.token))
+    await settled(t, w)
+    t.equal((await mailsTo(t, w, other.email)).length, 1, 'nobody writes to an address that is not verified')
+  },
+)
 
 t.test('what was asked for before a new password, by whomever, is void', async (t) => {
   const w = await world(t)

@@ -11,6 +11,7 @@ import { Outcome } from '../outcomes.ts'
 import type { AssertFresh } from '../sessions/freshness.ts'
 import type { MailTokens } from './mail-tokens.ts'
 import type { MayWriteTo } from './mailbox-limit.ts'
+import type { Notices } from './notices.ts'
 import type { ProvenHolder } from './proofs.ts'
 import type { User } from './users.ts'
 
@@ -24,8 +25,6 @@ export interface Addresses {
     job: { userId?: string; generation?: string; email?: string },
     attempt: number,
   ): Promise<Letter[]>
-  /** To an address that is an account's no more. */
-  composeFarewell(job: { email?: string; username?: string }): Promise<Letter[]>
   /** @throws Outcome `invalid_token` */
   verify(token: string, origin: Origin): Promise<void>
 }
@@ -36,6 +35,7 @@ export interface AddressesOptions {
   queue: MailQueue | undefined
   mailTokens: MailTokens
   mayWriteTo: MayWriteTo
+  notices: Pick<Notices, 'tell'>
   assertFresh: AssertFresh
   audit: Audit
   /** The page that the links lead to. */
@@ -44,10 +44,10 @@ export interface AddressesOptions {
 }
 
 export const verificationJob = 'verification'
-export const farewellJob = 'farewell'
 
 export function createAddresses(options: AddressesOptions): Addresses {
-  const { db, clock, queue, mailTokens, mayWriteTo, assertFresh, audit, appUrl, serviceName } = options
+  const { db, clock, queue, mailTokens, mayWriteTo, notices, assertFresh, audit, appUrl, serviceName } =
+    options
 
   async function askToVerify(
     tx: Database,
@@ -91,18 +91,6 @@ It is not you? Then do nothing, and nothing comes of it.
       ]
     },
 
-    async composeFarewell({ email = '', username = '' }) {
-      return [
-        {
-          to: email,
-          subject: `This is not your address at ${serviceName} any more`,
-          text: `${username} at ${serviceName} has another address now. If that was not you, log in and end your other sessions, and tell
-whoever runs ${serviceName}.
-`,
-        },
-      ]
-    },
-
     async verify(token, origin) {
       const verified = await durably(db, async (tx) => {
         const { user, email } = await mailTokens.take(tx, token, 'verify', origin)
@@ -110,9 +98,7 @@ whoever runs ${serviceName}.
           .update(users)
           .set({ email, emailVerifiedAt: new Date(clock.now()) })
           .where(eq(users.id, user.id))
-        const { username } = user
-        if (user.emailVerifiedAt && user.email && user.email !== email)
-          await queue?.add(tx, { kind: farewellJob, payload: { email: user.email, username } })
+        if (user.email !== email) await notices.tell(tx, user, 'email_changed')
         return user.id
       })
       audit.record({ event: 'account.email_verified', sub: verified }, origin)

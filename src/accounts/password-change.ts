@@ -10,6 +10,7 @@ import { issueSessionTokens, type SessionFacts, type SessionTokens } from '../se
 import type { AccessTokens } from '../tokens/access-tokens.ts'
 import { generateOpaqueToken, hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { Guesses } from './guesses.ts'
+import type { Notices } from './notices.ts'
 import { assertUnchanged, type ProveOwner } from './own-password.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
@@ -41,13 +42,24 @@ export interface PasswordChangeOptions {
   passwordRules: PasswordRules
   passwords: Pick<Passwords, 'hash'>
   guesses: Pick<Guesses, 'forgetNetworks' | 'remember'>
+  notices: Pick<Notices, 'tell'>
   revoke: Revoke
   audit: Audit
 }
 
 export function createPasswordChange(options: PasswordChangeOptions): ChangePassword {
-  const { clock, accessTokens, assertFresh, proveOwner, passwordRules, passwords, guesses, revoke, audit } =
-    options
+  const {
+    clock,
+    accessTokens,
+    assertFresh,
+    proveOwner,
+    passwordRules,
+    passwords,
+    guesses,
+    notices,
+    revoke,
+    audit,
+  } = options
 
   return async function changePassword(holder, { current_password, new_password }, origin) {
     assertFresh(holder)
@@ -66,6 +78,7 @@ export function createPasswordChange(options: PasswordChangeOptions): ChangePass
       async within(tx) {
         const user = await assertUnchanged(tx, holder)
         await tx.update(users).set({ passwordHash }).where(eq(users.id, sub))
+        await notices.tell(tx, user, 'password_changed')
         await guesses.forgetNetworks(tx, sub)
         await guesses.remember(tx, sub, origin.network)
         const survivors = { sid }

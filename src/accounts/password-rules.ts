@@ -19,22 +19,43 @@ export interface PasswordRulesOptions {
 }
 
 const maxLength = 256
+const shortestCore = 4
+
+/** Where fingers go by themselves. */
+const sequences = [
+  'abcdefghijklmnopqrstuvwxyz',
+  'qwertyuiopasdfghjklzxcvbnm',
+  'qwertzuiopasdfghjklyxcvbnm',
+  '0123456789'.repeat(maxLength / 10 + 1),
+]
 
 const lengthOf = (text: string) => [...text].length
 
 export function createPasswordRules({ minLength, serviceName }: PasswordRulesOptions): PasswordRules {
-  const commonPasswords = new Set(
-    dictionary['passwords-common'].filter((word) => lengthOf(word) >= minLength).map(fold),
-  )
+  const commonPasswords = new Set(dictionary['passwords-common'].map(fold))
 
-  /** One short piece, again and again: no harder to guess than the piece. Bounded, for folding makes some passwords very long. */
-  const repetition = new RegExp(`^(.{1,${minLength - 1}}?)\\1+$`, 'su')
+  const isTriedFirst = (text: string) =>
+    commonPasswords.has(text) || sequences.some((sequence) => sequence.includes(text))
+
+  /** One piece that is short or common, again and again: no harder to guess than the piece. Bounded, for folding makes some very long. */
+  function isRepetition(text: string): boolean {
+    for (let length = 1; length < text.length && length < maxLength; length++) {
+      const piece = text.slice(0, length)
+      if (!piece.repeat(Math.ceil(text.length / length)).startsWith(text)) continue
+      if (length < minLength || (length <= text.length / 2 && isTriedFirst(piece))) return true
+    }
+    return false
+  }
 
   /** What is wrong with a password that is long enough. */
   function findWeakness(password: string, username: string, email: string): string | undefined {
     const folded = fold(password)
-    if (commonPasswords.has(folded)) return 'This password is one of those that are tried first.'
-    if (repetition.test(folded)) return 'This password is a short one that is repeated.'
+    // With digits and signs around it, it is tried soon after.
+    const core = folded.replace(/^[^\p{L}]+|[^\p{L}]+$/gu, '')
+    for (const text of core.length < shortestCore ? [folded] : [folded, core]) {
+      if (isTriedFirst(text)) return 'This password is one of those that are tried first.'
+      if (isRepetition(text)) return 'This password is a short one that is repeated.'
+    }
     const names = {
       'your username': username,
       'the name in your e-mail address': email.slice(0, email.lastIndexOf('@')),

@@ -14,6 +14,7 @@ import type { AccessTokens } from '../tokens/access-tokens.ts'
 import type { Guesses } from './guesses.ts'
 import type { MailTokens } from './mail-tokens.ts'
 import type { MayWriteTo } from './mailbox-limit.ts'
+import type { Notices } from './notices.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
 import { canonicalUsername } from './usernames.ts'
@@ -48,6 +49,7 @@ export interface RecoveryOptions {
   passwords: Pick<Passwords, 'hash'>
   guesses: Pick<Guesses, 'forgetPasswords' | 'forgetNetworks'>
   mayWriteTo: MayWriteTo
+  notices: Pick<Notices, 'tell'>
   revoke: Revoke
   audit: Audit
   /** The page that the links lead to. */
@@ -63,7 +65,7 @@ const mostAccounts = 5
 export function createRecovery(options: RecoveryOptions): Recovery {
   const { db, clock, queue, mailTokens, accessTokens, passwordRules, passwords, guesses, revoke, audit } =
     options
-  const { mayWriteTo, appUrl, serviceName } = options
+  const { mayWriteTo, notices, appUrl, serviceName } = options
 
   return {
     async forgot({ username, email }, origin) {
@@ -109,6 +111,7 @@ export function createRecovery(options: RecoveryOptions): Recovery {
         async within(tx) {
           const { user } = await mailTokens.take(tx, token, 'reset', origin)
           await tx.update(users).set({ passwordHash }).where(eq(users.id, user.id))
+          await notices.tell(tx, user, 'password_changed')
           await guesses.forgetPasswords(tx, user.username)
           await guesses.forgetNetworks(tx, user.id)
           const latestExpiry = accessTokens.latestExpiry(inSeconds(clock))

@@ -12,8 +12,10 @@ import { Outcome } from '../outcomes.ts'
 import type { AssertFresh } from '../sessions/freshness.ts'
 import { hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { Guesses } from './guesses.ts'
+import type { Notices } from './notices.ts'
 import { byPassword, type FactorMethod, type ProvenHolder } from './proofs.ts'
 import { describeEnrolment, type Enrolment, findTimeStep, generateTotpSecret } from './totp.ts'
+import type { User } from './users.ts'
 
 export interface FactorSummary {
   methods: FactorMethod[]
@@ -51,20 +53,21 @@ export interface SecondFactorsOptions {
   serviceName: string
   assertFresh: AssertFresh
   guesses: Pick<Guesses, 'judge'>
+  notices: Pick<Notices, 'tell'>
   audit: Audit
 }
 
 const recoveryCodeCount = 10
 
 export function createSecondFactors(options: SecondFactorsOptions): SecondFactors {
-  const { db, clock, sealer, serviceName, assertFresh, guesses, audit } = options
+  const { db, clock, sealer, serviceName, assertFresh, guesses, notices, audit } = options
   const purposeOf = (sub: string) => `totp ${sub}`
 
-  async function findUsername(sub: string): Promise<string> {
-    const [user] = await db.select({ username: users.username }).from(users).where(eq(users.id, sub))
+  async function findUser(sub: string): Promise<User> {
+    const [user] = await db.select().from(users).where(eq(users.id, sub))
     // Whose access token has outlived it.
     if (!user) throw new Outcome('token_revoked')
-    return user.username
+    return user
   }
 
   /** Uses the code of a time step up: of those who show it at once, one has. @returns whether it was good */
@@ -104,7 +107,9 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     return codes
   }
 
-  async function clear(tx: Database, sub: string): Promise<boolean> {
+  /** @returns whether there was one that counted */
+  async function clear(tx: Database, user: User): Promise<boolean> {
+    const { id: sub } = user
     await tx.delete(recoveryCodes).where(eq(recoveryCodes.userId, sub))
     // From their next refresh, its sessions say what is left of their proof.
     await tx
@@ -115,7 +120,9 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
       .delete(totpFactors)
       .where(eq(totpFactors.userId, sub))
       .returning({ confirmedAt: totpFactors.confirmedAt })
-    return gone.some(({ confirmedAt }) => confirmedAt !== null)
+    const counted = gone.some(({ confirmedAt }) => confirmedAt !== null)
+    if (counted) await notices.tell(tx, user, 'factor_removed')
+    return counted
   }
 
   return {
@@ -138,7 +145,7 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     async enrol(holder) {
       assertFresh(holder)
       const { sub } = holder
-      const username = await findUsername(sub)
+      const { username } = await findUser(sub)
       const secret = generateTotpSecret()
       const factor = { userId: sub, sealedSecret: sealer.seal(purposeOf(sub), secret) }
       const begun = await durably(db, (tx) =>
@@ -159,12 +166,13 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     async confirm(holder, code, origin) {
       assertFresh(holder)
       const { sub, sid } = holder
-      const username = await findUsername(sub)
-      const codes = await guesses.judge(username, 'code', origin, () =>
+      const user = await findUser(sub)
+      const codes = await guesses.judge(user.username, 'code', origin, () =>
         durably(db, async (tx) => {
           if (!(await useTotp(tx, sub, canonicalCode(code), false))) return undefined
           // What was challenged before takes less than a login takes now.
           await tx.delete(mfaChallenges).where(eq(mfaChallenges.userId, sub))
+          await notices.tell(tx, user, 'factor_enrolled')
           return await replaceRecoveryCodes(tx, sub)
         }),
       )
@@ -197,19 +205,20 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     async remove(holder, origin) {
       assertFresh(holder)
       const { sub } = holder
+      const user = await findUser(sub)
       const wasConfirmed = await durably(db, async (tx) => {
         const [factor] = await tx.select().from(totpFactors).where(eq(totpFactors.userId, sub)).for('update')
         if (!factor) throw new Outcome('not_found')
         if (factor.confirmedAt) assertFresh(holder, 'aal2')
-        return await clear(tx, sub)
+        return await clear(tx, user)
       })
       if (wasConfirmed) audit.record({ event: 'factor.removed', sub }, origin)
     },
 
     async removeOf(sub, { by, origin }) {
-      const [user] = await db.select({ id: users.id }).from(users).where(eq(users.id, sub))
+      const [user] = await db.select().from(users).where(eq(users.id, sub))
       if (!user) throw new Outcome('not_found')
-      if (await durably(db, (tx) => clear(tx, sub)))
+      if (await durably(db, (tx) => clear(tx, user)))
         audit.record({ event: 'factor.removed', sub, by }, origin)
     },
 

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { type Addresses, createAddresses, farewellJob, verificationJob } from '../accounts/addresses.ts'
+import { type Addresses, createAddresses, verificationJob } from '../accounts/addresses.ts'
 import { type Administration, createAdministration } from '../accounts/administration.ts'
 import { createAdmission } from '../accounts/admission.ts'
 import { ensureFirstAdmin } from '../accounts/first-admin.ts'
@@ -10,6 +10,7 @@ import { createMailTokens } from '../accounts/mail-tokens.ts'
 import { createMailboxLimit } from '../accounts/mailbox-limit.ts'
 import { createMailedCodes, loginCodeJob } from '../accounts/mailed-codes.ts'
 import { type CompleteLogin, createMfaLogin } from '../accounts/mfa-login.ts'
+import { createNotices, noticeJob } from '../accounts/notices.ts'
 import { createOwnFactor } from '../accounts/own-factor.ts'
 import { createOwnPassword } from '../accounts/own-password.ts'
 import { type ChangePassword, createPasswordChange } from '../accounts/password-change.ts'
@@ -72,13 +73,23 @@ export default fp(
     const guesses = createGuesses({ db, clock, limit: config.limits.account, audit })
     const mailTokens = createMailTokens({ db, clock, audit })
     const mayWriteTo = createMailboxLimit({ db, clock, audit })
-    const writing = { db, clock, queue, mailTokens, mayWriteTo, audit, appUrl, serviceName }
+    const notices = createNotices({ queue, serviceName })
+    const writing = { db, clock, queue, mailTokens, mayWriteTo, notices, audit, appUrl, serviceName }
     const addresses = createAddresses({ ...writing, assertFresh })
     const recovery = createRecovery({ ...writing, accessTokens, passwordRules, passwords, guesses, revoke })
     const register = createRegistration({ db, clock, passwordRules, passwords, addresses, guesses, audit })
     if (config.firstAdmin) await ensureFirstAdmin({ db, register, audit, ...config.firstAdmin })
 
-    const factors = createSecondFactors({ db, clock, sealer, serviceName, assertFresh, guesses, audit })
+    const factors = createSecondFactors({
+      db,
+      clock,
+      sealer,
+      serviceName,
+      assertFresh,
+      guesses,
+      notices,
+      audit,
+    })
     const mailedCodes =
       config.mailSecondFactor && queue ? createMailedCodes({ db, clock, queue, serviceName }) : undefined
     const admission = createAdmission({ db, sessions, isRefused, guesses, audit })
@@ -91,7 +102,7 @@ export default fp(
     app.mail?.composeBy({
       [forgotJob]: recovery.compose,
       [verificationJob]: addresses.composeVerification,
-      [farewellJob]: addresses.composeFarewell,
+      [noticeJob]: notices.compose,
       [loginCodeJob]: async ({ challenge = '' }) =>
         (await mailedCodes?.compose(Buffer.from(challenge, 'hex'))) ?? [],
     })
@@ -104,7 +115,18 @@ export default fp(
         ...{ clock, accessTokens, proveOwner, proveFactor, revoke, audit },
       }),
       changePassword: createPasswordChange({
-        ...{ clock, accessTokens, assertFresh, proveOwner, passwordRules, passwords, guesses, revoke, audit },
+        ...{
+          clock,
+          accessTokens,
+          assertFresh,
+          proveOwner,
+          passwordRules,
+          passwords,
+          guesses,
+          notices,
+          revoke,
+          audit,
+        },
       }),
       factors,
       recovery,
