@@ -1,7 +1,7 @@
 /**
  * How often a client may ask, counted in Redis, or in memory where there is none and while it is away. Only what needs no
- * token is counted: a guarded route costs little, and its client is known. Unless the token is forged, which costs a
- * signature check: those are counted too.
+ * token is counted, or takes a password or a code: another guarded route costs little, and its client is known. Unless the token is
+ * forged, which costs a signature check: those are counted too.
  */
 import { createHash } from 'node:crypto'
 import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
