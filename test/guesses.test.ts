@@ -13,6 +13,7 @@ import {
   withClient,
 } from './fixtures/app.ts'
 import { bearer, call, post, type Reply, refusal, refusalOf } from './fixtures/client.ts'
+import { eventually } from './fixtures/eventually.ts'
 import { giveMailToken } from './fixtures/second-factor.ts'
 
 interface World {
@@ -292,6 +293,24 @@ t.test('whoever holds a token, or has known the password, locks nobody out at ho
   t.equal((await enter(b.url, { ...user, password }, home)).status, 200, 'where they were is strange again')
 })
 
+t.test('a new password makes strangers of all networks but the one that it came from', async (t) => {
+  const w = await world(t)
+  const { a, b } = w
+  const user = await owner(w)
+  const theirs = '203.0.113.66'
+  t.equal((await enter(a.url, user, theirs)).status, 200)
+  const password = 'three blind mice went sailing'
+  const changed = await call(a.url, '/me/password', {
+    method: 'PUT',
+    headers: { ...bearer(user.token), ...from(home), 'content-type': 'application/json' },
+    body: JSON.stringify({ current_password: user.password, new_password: password }),
+  })
+  t.equal(changed.status, 200)
+  for (let i = 0; i < 5; i++) await guess(b.url, user, theirs)
+  t.equal((await enter(a.url, { ...user, password }, theirs)).status, 429)
+  t.equal((await enter(a.url, { ...user, password }, home)).status, 200)
+})
+
 t.test('whoever reads the mail tries no more codes, and a recovery code lets its owner in', async (t) => {
   const w = await world(t)
   const { a, b, clock } = w
@@ -314,15 +333,26 @@ t.test('whoever reads the mail tries no more codes, and a recovery code lets its
   t.equal((await ask(password, recovery_codes[0])).status, 200, 'which nobody can guess')
 })
 
+/** Whether a statement waits for a lock, in this database. */
+const isWaiting = async ({ query }: World): Promise<boolean> =>
+  (
+    await query(
+      `select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+    )
+  ).length > 0
+
 t.test('a burst of a hundred is the end, and what comes with it in time is told nothing', async (t) => {
   const w = await world(t, { ACCOUNT_RATE_MAX: '0', LOGIN_RATE_MAX: '0' })
   const user = await owner(w)
   await withClient(w.databaseUrl, async (client) => {
     await exhaust(t, w, user, 99)
-    // Both are about to be judged; the wrong one is, and then the right one.
+    // It has been let through to be judged, and waits to find the account.
     await client.query('begin')
-    await client.query('select from guesses for update')
+    await client.query('lock table totp_factors in access exclusive mode')
     const right = enter(w.a.url, user, somewhere())
+    const isCounted = async () =>
+      (await w.query('select from guesses where recent = 100')).length === 1 && (await isWaiting(w))
+    await eventually(t, isCounted)
     await client.query('update guesses set in_a_row = 100')
     await client.query('commit')
     t.strictSame(refusalOf(await right), refusal('password_reset_required'))

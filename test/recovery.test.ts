@@ -2,7 +2,6 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { decodeJwt } from 'jose'
 import { type TOTP, URI } from 'otpauth'
 import t, { type Test } from 'tap'
@@ -74,7 +73,7 @@ async function mailsTo(t: Test, { server }: World, address: string, count = 1): 
   return theirs()
 }
 
-const lastOf = (mails: Mail[]) => tokenOf(mails.at(-1) as Mail)
+const lastOf = (mails: Mail[]) => mails.map(tokenOf).filter(Boolean).at(-1) ?? ''
 
 async function registered(w: World): Promise<Person> {
   const user = randomUser()
@@ -225,7 +224,7 @@ t.test('a reset leaves the second factor on, and lets in whom guesses have kept 
   t.strictSame(refusalOf(await post(a.url, '/login', pick(person))), refusal('password_reset_required'))
 
   await forgot(a.url, { username: person.username })
-  t.equal((await reset(a.url, lastOf(await mailsTo(t, w, person.email, 2)))).status, 204)
+  t.equal((await reset(a.url, lastOf(await mailsTo(t, w, person.email, 3)))).status, 204)
   const login = await post(a.url, '/login', { username: person.username, password: newPassword })
   t.match([login.status, login.body.code], [403, 'mfa_required'])
   const done = await post(a.url, '/login/mfa', { mfa_token: login.body.mfa_token, code: code() })
@@ -396,20 +395,20 @@ t.test('a mail server that is down holds no reply up, and loses no mail', async 
     clock.advance(seconds)
     await eventually(t, async () => server.refused > i)
   }
-  const told = [...a.log, ...b.log].filter((line) => line.includes('a mail was not sent'))
-  t.ok(told.length >= 2, 'it is told')
-  t.notOk(told.join('').includes('ada@example.org'), 'without what the server says')
+  const told = () => [...a.log, ...b.log].filter((line) => line.includes('a mail was not sent'))
+  t.equal(told().length, 5, 'it is told')
+  t.notOk(told().join('').includes('ada@example.org'), 'without what the server says')
 
   server.mood = 'silent'
   clock.advance(960)
+  await eventually(t, async () => server.waiting > 0)
   const begun = Date.now()
   t.equal((await forgot(b.url, { username: 'nobody-at-all' })).status, 202)
   t.equal((await logIn(a.url, person)).username, person.username)
   t.ok(Date.now() - begun < 2_000, 'nobody waits for it')
 
   server.mood = 'kind'
-  // The one that had to wait is given up by its socket first.
-  await delay(10_500)
+  await eventually(t, async () => told().length > 5)
   clock.advance(1920)
   const mails = await mailsTo(t, w, person.email, 2)
   t.equal((await reset(a.url, lastOf(mails))).status, 204)
@@ -424,7 +423,7 @@ t.test('a process ends while a mail server lets it wait, and the mail is sent by
   await w.b.app.close()
   server.mood = 'silent'
   await forgot(a.url, { username: person.username })
-  await eventually(t, async () => (await w.query('select id from mail_jobs where attempts = 1')).length === 1)
+  await eventually(t, async () => server.waiting > 0)
   const begun = Date.now()
   await a.app.close()
   t.ok(Date.now() - begun < 4_000, `${Date.now() - begun} ms`)

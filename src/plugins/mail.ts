@@ -24,7 +24,7 @@ export interface MailOptions {
 }
 
 /** Also how long a mail waits at least, whoever it is for: what it takes to find that out shows in no reply. */
-const everyMs = 1_000
+const everyMs = 250
 const closingMs = 1_000
 
 export default fp(
