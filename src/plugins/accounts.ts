@@ -93,9 +93,7 @@ export default fp(
     const mailedCodes =
       config.mailSecondFactor && queue ? createMailedCodes({ db, clock, queue, serviceName }) : undefined
     const admission = createAdmission({ db, sessions, isRefused, guesses, audit })
-    const { challenge, completeLogin } = createMfaLogin({
-      ...{ db, clock, factors, mailedCodes, admission, audit },
-    })
+    const { challenge, completeLogin } = createMfaLogin({ db, clock, factors, mailedCodes, admission, audit })
     const proveOwner = createOwnPassword({ db, passwords, guesses, audit })
     const proveFactor = createOwnFactor({ db, factors, audit })
 
@@ -111,22 +109,18 @@ export default fp(
       register: async (account, origin) => accountOf(await register(account, origin)),
       logIn: createLogin({ db, passwords, guesses, challenge, admission, audit }),
       completeLogin,
-      reauthenticate: createReauthentication({
-        ...{ clock, accessTokens, proveOwner, proveFactor, revoke, audit },
-      }),
+      reauthenticate: createReauthentication({ clock, accessTokens, proveOwner, proveFactor, revoke, audit }),
       changePassword: createPasswordChange({
-        ...{
-          clock,
-          accessTokens,
-          assertFresh,
-          proveOwner,
-          passwordRules,
-          passwords,
-          guesses,
-          notices,
-          revoke,
-          audit,
-        },
+        clock,
+        accessTokens,
+        assertFresh,
+        proveOwner,
+        passwordRules,
+        passwords,
+        guesses,
+        notices,
+        revoke,
+        audit,
       }),
       factors,
       recovery,
@@ -138,7 +132,15 @@ export default fp(
         return user.id
       },
       ...createAdministration({
-        ...{ db, clock, accessTokens, sessions, register, factors, guesses, revoke, audit },
+        db,
+        clock,
+        accessTokens,
+        sessions,
+        register,
+        factors,
+        guesses,
+        revoke,
+        audit,
       }),
     })
   },
