@@ -22,7 +22,7 @@ export interface Admission {
    */
   admit(
     user: ProvenUser,
-    proof: { amr: readonly string[]; acr: string; remember: boolean },
+    proof: { amr: readonly string[]; acr: string; remember: boolean; isAtHome?: boolean },
     origin: Origin,
   ): Promise<SessionTokens | undefined>
 }
@@ -42,7 +42,7 @@ export const createAdmission = ({
   guesses,
   audit,
 }: AdmissionOptions): Admission => ({
-  async admit({ id, generation, passwordHash }, proof, origin) {
+  async admit({ id, generation, passwordHash }, { isAtHome = false, ...proof }, origin) {
     // A database that was set back to a backup, or that a logout never reached, would start a session that is dead already.
     if (await isRefused({ scope: 'generation', subject: generationSubject(id, generation) }))
       await sessions.endForgottenGeneration(id, generation, origin)
@@ -50,7 +50,7 @@ export const createAdmission = ({
     const tokens = await sessions.start({ id, generation, passwordHash, ...proof, address, userAgent })
     if (!tokens) return undefined
     const { session_id: sid } = tokens
-    await guesses.remember(db, id, network)
+    if (!isAtHome) await guesses.remember(db, id, network)
     await sessions.endSurplus({ sub: id, sid }, origin)
     audit.record({ event: 'login.succeeded', sub: id, sid, amr: proof.amr }, origin)
     return tokens

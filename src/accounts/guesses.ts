@@ -22,6 +22,8 @@ export type Guessed = 'password' | 'own_password' | 'code'
 
 /** One answer that is about to be judged. */
 export interface Guess {
+  /** Whether the account has logged in from there within a day: then there is nothing to remember. */
+  isAtHome: boolean
   wasWrong(): Promise<void>
   /** @throws Outcome `password_reset_required` if it came in a burst that had a hundred wrong ones before */
   wasRight(): Promise<void>
@@ -75,6 +77,7 @@ interface Attempt {
   now: number
   windowEnd: number
   familiarSince: number
+  homeSince: number
 }
 
 interface Count {
@@ -85,6 +88,7 @@ interface Count {
   windowEndsAt: number
   /** Whose name it is. */
   sub: string | null
+  isAtHome: boolean
 }
 
 const given = (name: keyof Attempt) => sql.placeholder(name)
@@ -94,18 +98,20 @@ const hastily = sql`set_config('synchronous_commit', 'off', true)`
 
 const countAttempt = prepare<Attempt, Count>(
   sql`
-    with owner as (select id from users where username = ${given('username')})
+    with owner as (select id from users where username = ${given('username')}), seen as (
+      select seen_at from familiar_networks join owner on owner.id = familiar_networks.user_id
+      where familiar_networks.network = ${given('network')}
+        and familiar_networks.seen_at > ${momentInSql(given('familiarSince'))}
+    )
     insert into guesses (account, kind, recent, window_ends_at, in_a_row, last_at)
-    select ${given('account')}::bytea, coalesce(${given('kind')}::text, case when exists (
-        select from familiar_networks join owner on owner.id = familiar_networks.user_id
-        where familiar_networks.network = ${given('network')}
-          and familiar_networks.seen_at > ${momentInSql(given('familiarSince'))}
-      ) then 'familiar' else 'strange' end), 1, ${momentInSql(given('windowEnd'))}, 0, ${now}
+    select ${given('account')}::bytea, coalesce(${given('kind')}::text, case when exists (select from seen)
+      then 'familiar' else 'strange' end), 1, ${momentInSql(given('windowEnd'))}, 0, ${now}
     on conflict (account, kind) do update set last_at = excluded.last_at,
       recent = case when guesses.window_ends_at > ${now} then guesses.recent + 1 else 1 end,
       window_ends_at = case when guesses.window_ends_at > ${now} then guesses.window_ends_at
         else excluded.window_ends_at end
     returning kind, recent, in_a_row as "inARow", (select id from owner) as sub,
+      exists (select from seen where seen_at > ${momentInSql(given('homeSince'))}) as "isAtHome",
       extract(epoch from window_ends_at)::float8 * 1000 as "windowEndsAt", ${hastily}`,
   'guess',
 )
@@ -150,8 +156,9 @@ export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Gues
       now: at,
       windowEnd: at + limit.windowSeconds * 1000,
       familiarSince: at - familiarDays * 86_400_000,
+      homeSince: at - 86_400_000,
     })
-    const { kind, recent, inARow, windowEndsAt, sub } = count as Count
+    const { kind, recent, inARow, windowEndsAt, sub, isAtHome } = count as Count
     const about = sub === null ? {} : { sub }
     const end = () => new Outcome('password_reset_required')
     if (inARow >= mostInARow) {
@@ -165,11 +172,14 @@ export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Gues
       throw new Outcome('rate_limited', { retryAfterSeconds: Math.ceil((windowEndsAt - at) / 1000) })
     }
     return {
+      isAtHome,
       async wasWrong() {
         const [counted] = await countWrong(db, { account, kind })
         if (counted?.inARow === mostInARow) audit.record({ event: 'guessing.ended', kind, ...about }, origin)
       },
       async wasRight() {
+        // Most logins are from home, where nobody has guessed: there is nothing to forget.
+        if (kind === 'familiar' && inARow === 0) return
         const [counted] = await forgetKind(db, { account, kind })
         if (counted && counted.inARow >= mostInARow) throw end()
       },

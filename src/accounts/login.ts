@@ -63,7 +63,7 @@ export function createLogin(options: LoginOptions): LogIn {
 
     await challenge(proven, { remember, guess, origin })
     await guess.wasRight()
-    return await admission.admit(proven, { ...byPassword, remember }, origin)
+    return await admission.admit(proven, { ...byPassword, remember, isAtHome: guess.isAtHome }, origin)
   }
 
   /** Stores the password anew, unless it has changed. @returns its new hash */
