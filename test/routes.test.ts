@@ -312,7 +312,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
     })
 
     t.test('every character of a password counts, the last of 256 too', async (t) => {
-      const user = { ...randomUser(), password: 'abcdefghijklmnop'.repeat(16) }
+      const user = { ...randomUser(), password: 'qkdnwmzptvhxjbrc'.repeat(16) }
       await registerAndLogIn(url, user)
       const others = Array.from(user.password, (_, i) => {
         return `${user.password.slice(0, i)}#${user.password.slice(i + 1)}`

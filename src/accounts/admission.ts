@@ -1,6 +1,7 @@
 import type { Audit, Origin } from '../audit/events.ts'
 import { generationSubject } from '../bearer/revoked-entries.ts'
 import type { Database } from '../db/connect.ts'
+import { alone } from '../db/durably.ts'
 import type { IsRefused } from '../revocation/refused.ts'
 import type { Endings } from '../sessions/endings.ts'
 import type { SessionTokens } from '../sessions/session-tokens.ts'
@@ -50,7 +51,7 @@ export const createAdmission = ({
     const tokens = await sessions.start({ id, generation, passwordHash, ...proof, address, userAgent })
     if (!tokens) return undefined
     const { session_id: sid } = tokens
-    if (!isAtHome) await guesses.remember(db, id, network)
+    if (!isAtHome) await alone(db, (db) => guesses.remember(db, id, network))
     await sessions.endSurplus({ sub: id, sid }, origin)
     audit.record({ event: 'login.succeeded', sub: id, sid, amr: proof.amr }, origin)
     return tokens

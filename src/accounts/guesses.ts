@@ -9,6 +9,7 @@ import { and, eq, ne, sql } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
+import { alone } from '../db/durably.ts'
 import { prepare } from '../db/prepared.ts'
 import { familiarNetworks, guesses } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
@@ -148,7 +149,7 @@ export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Gues
     const username = canonicalUsername(name) ?? name.toWellFormed().replaceAll('\0', '')
     const account = accountOf(username)
     const at = clock.now()
-    const [count] = await countAttempt(db, {
+    const attempt: Attempt = {
       account,
       username,
       network: origin.network,
@@ -157,7 +158,8 @@ export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Gues
       windowEnd: at + limit.windowSeconds * 1000,
       familiarSince: at - familiarDays * 86_400_000,
       homeSince: at - 86_400_000,
-    })
+    }
+    const [count] = await alone(db, (db) => countAttempt(db, attempt))
     const { kind, recent, inARow, windowEndsAt, sub, isAtHome } = count as Count
     const about = sub === null ? {} : { sub }
     const end = () => new Outcome('password_reset_required')
@@ -174,13 +176,13 @@ export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Gues
     return {
       isAtHome,
       async wasWrong() {
-        const [counted] = await countWrong(db, { account, kind })
+        const [counted] = await alone(db, (db) => countWrong(db, { account, kind }))
         if (counted?.inARow === mostInARow) audit.record({ event: 'guessing.ended', kind, ...about }, origin)
       },
       async wasRight() {
         // Most logins are from home, where nobody has guessed: there is nothing to forget.
         if (kind === 'familiar' && inARow === 0) return
-        const [counted] = await forgetKind(db, { account, kind })
+        const [counted] = await alone(db, (db) => forgetKind(db, { account, kind }))
         if (counted && counted.inARow >= mostInARow) throw end()
       },
     }

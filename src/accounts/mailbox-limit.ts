@@ -4,6 +4,7 @@ import { sql } from 'drizzle-orm'
 import type { Audit } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
+import { alone } from '../db/durably.ts'
 import { guesses } from '../db/tables.ts'
 
 /** @param kind of the mail that would go there, for the audit */
@@ -26,18 +27,20 @@ export function createMailboxLimit({
     const windowEndsAt = new Date(now.getTime() + windowMs)
     const account = createHash('sha256').update(email.toLowerCase()).digest()
     const isOpen = sql`${guesses.windowEndsAt} > ${now.toISOString()}::timestamptz`
-    const [count] = await db
-      .insert(guesses)
-      .values({ account, kind: 'mail', recent: 1, windowEndsAt, inARow: 0, lastAt: now })
-      .onConflictDoUpdate({
-        target: [guesses.account, guesses.kind],
-        set: {
-          lastAt: now,
-          recent: sql`case when ${isOpen} then ${guesses.recent} + 1 else 1 end`,
-          windowEndsAt: sql`case when ${isOpen} then ${guesses.windowEndsAt} else excluded.window_ends_at end`,
-        },
-      })
-      .returning({ recent: guesses.recent })
+    const [count] = await alone(db, (db) =>
+      db
+        .insert(guesses)
+        .values({ account, kind: 'mail', recent: 1, windowEndsAt, inARow: 0, lastAt: now })
+        .onConflictDoUpdate({
+          target: [guesses.account, guesses.kind],
+          set: {
+            lastAt: now,
+            recent: sql`case when ${isOpen} then ${guesses.recent} + 1 else 1 end`,
+            windowEndsAt: sql`case when ${isOpen} then ${guesses.windowEndsAt} else excluded.window_ends_at end`,
+          },
+        })
+        .returning({ recent: guesses.recent }),
+    )
     const may = (count?.recent ?? 0) <= most
     if (!may) audit.record({ event: 'mail.withheld', kind })
     return may
