@@ -397,7 +397,8 @@ for (const fate of ['done', 'undone'] as const) {
       await relay.mend()
     } else {
       await holder.query(
-        `select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and not granted`,
+        `select pg_terminate_backend(pid) from pg_locks join pg_database on pg_database.oid = pg_locks.database
+          where locktype = 'advisory' and not granted and datname = current_database()`,
       )
     }
     await holder.end()

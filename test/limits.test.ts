@@ -2,6 +2,7 @@
 import { randomInt, randomUUID } from 'node:crypto'
 import type { InjectOptions } from 'fastify'
 import { Redis } from 'ioredis'
+import type pg from 'pg'
 import t, { type Test } from 'tap'
 import type { Environment } from '../src/settings.ts'
 import {
@@ -11,6 +12,7 @@ import {
   randomUser,
   startInstance,
   type User,
+  withClient,
   withRedis,
 } from './fixtures/app.ts'
 import {
@@ -712,6 +714,12 @@ t.test('a request over the limit spends no hashing', async (t) => {
     isHashing = false
   })
   const another = () => post(url, '/login', randomUser(), via(randomAddress()))
+  // It is ahead of the others.
+  const isCounted = (client: pg.Client) =>
+    client.query(`select from guesses where account = sha256($1::bytea)`, [user.username])
+  await withClient(postgres.env.DATABASE_URL as string, (client) =>
+    eventually(t, async () => (await isCounted(client)).rowCount === 1),
+  )
   await eventually(t, async () => (await another()).body.code === 'overloaded')
 
   assertLimited(t, await post(url, '/login', user, here), 'the same account', loginWindowSeconds)
