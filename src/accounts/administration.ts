@@ -1,4 +1,4 @@
-import { and, arrayContains, asc, eq, gt, ilike, like, or } from 'drizzle-orm'
+import { asc, eq } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
 import { longestLifetimeSeconds } from '../bearer/claims.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
@@ -11,24 +11,11 @@ import type { Endings } from '../sessions/endings.ts'
 import { stepGeneration } from '../sessions/generation.ts'
 import type { SessionSummary, Sessions } from '../sessions/sessions.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
+import { type Directory, type ManagedAccount, managedAccountOf } from './directory.ts'
 import type { Guesses } from './guesses.ts'
 import type { NewAccount, Register } from './registration.ts'
 import type { SecondFactors } from './second-factors.ts'
-import { fold } from './usernames.ts'
-import { type Account, accountOf, adminRole, isActiveAdmin, type User } from './users.ts'
-
-/** What an account tells an admin. */
-export interface ManagedAccount extends Account {
-  status: User['status']
-}
-
-/** Which accounts are listed: all of these must hold. */
-export interface AccountFilter {
-  /** What their names or e-mail addresses begin with, in any case. */
-  query?: string
-  role?: string
-  status?: User['status']
-}
+import { adminRole, isActiveAdmin, type User } from './users.ts'
 
 /** What of an account is to end. */
 export interface Recall {
@@ -51,12 +38,6 @@ export interface Actor {
  * resolve, no instance accepts what they have ended.
  */
 export interface Administration {
-  /** In the order of their names, a page at a time. `cursor` is the `next_cursor` of the page before. */
-  listUsers(
-    filter: AccountFilter,
-    cursor?: string,
-  ): Promise<{ users: ManagedAccount[]; next_cursor?: string }>
-  findUser(id: string): Promise<ManagedAccount>
   /** @throws Outcome as registration does */
   createUser(account: NewAccount, actor: Actor): Promise<ManagedAccount>
   /**
@@ -79,7 +60,7 @@ export interface Administration {
 }
 
 export interface AdministrationOptions {
-  db: Database
+  directory: Pick<Directory, 'findUser'>
   clock: Clock
   accessTokens: Pick<AccessTokens, 'latestExpiry'>
   sessions: Pick<Sessions & Endings, 'list' | 'endOf'>
@@ -101,14 +82,8 @@ interface Change {
   apply(tx: Database, user: User): Promise<User>
 }
 
-const pageSize = 100
-
-const managedAccountOf = (user: User): ManagedAccount => ({ ...accountOf(user), status: user.status })
-
-const beginsWith = (text: string) => `${text.replace(/[\\%_]/g, '\\$&')}%`
-
 export function createAdministration(options: AdministrationOptions): Administration {
-  const { db, clock, accessTokens, sessions, register, factors, guesses, revoke, audit } = options
+  const { directory, clock, accessTokens, sessions, register, factors, guesses, revoke, audit } = options
 
   async function change(id: string, { reason, unseats, survivors, apply }: Change, origin?: Origin) {
     let changed = undefined as Record<'before' | 'user', User> | undefined
@@ -141,35 +116,7 @@ export function createAdministration(options: AdministrationOptions): Administra
     return updated as User
   }
 
-  async function findUser(id: string): Promise<User> {
-    const [user] = await db.select().from(users).where(eq(users.id, id))
-    if (!user) throw new Outcome('not_found')
-    return user
-  }
-
   return {
-    async listUsers({ query, role, status }, cursor) {
-      const page = await db
-        .select()
-        .from(users)
-        .where(
-          and(
-            cursor === undefined ? undefined : gt(users.username, cursor),
-            query === undefined
-              ? undefined
-              : or(like(users.username, beginsWith(fold(query))), ilike(users.email, beginsWith(query))),
-            role === undefined ? undefined : arrayContains(users.roles, [role]),
-            status === undefined ? undefined : eq(users.status, status),
-          ),
-        )
-        .orderBy(asc(users.username))
-        .limit(pageSize)
-      const last = page.length === pageSize ? page.at(-1) : undefined
-      return { users: page.map(managedAccountOf), ...(last && { next_cursor: last.username }) }
-    },
-
-    findUser: async (id) => managedAccountOf(await findUser(id)),
-
     createUser: async (account, { by, origin }) => managedAccountOf(await register(account, origin, by)),
 
     async setRoles(id, roles, { by, origin }) {
@@ -230,7 +177,7 @@ export function createAdministration(options: AdministrationOptions): Administra
     },
 
     async recall(id, { session_id: asked, reason = 'admin', dry_run = false }, { by, origin }) {
-      const { id: sub } = await findUser(id)
+      const { id: sub } = await directory.findUser(id)
       const session_id = asked?.toLowerCase()
       const live = await sessions.list({ sub, sid: '' })
       const ending = session_id === undefined ? live : live.filter((session) => session.id === session_id)

@@ -1,19 +1,23 @@
 /** The second factor of an account: an authenticator app, and the recovery codes that stand in for it. */
-import { randomBytes } from 'node:crypto'
-import { and, count, eq, isNotNull, isNull, lt } from 'drizzle-orm'
-import { Secret } from 'otpauth'
+import { and, eq, isNotNull, isNull, lt } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
 import { durably } from '../db/durably.ts'
 import type { Sealer } from '../db/sealing.ts'
-import { mfaChallenges, recoveryCodes, sessions, totpFactors, users } from '../db/tables.ts'
+import { mfaChallenges, sessions, totpFactors, users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import type { AssertFresh } from '../sessions/freshness.ts'
-import { hashOpaqueToken } from '../tokens/opaque-tokens.ts'
 import type { Guesses } from './guesses.ts'
 import type { Notices } from './notices.ts'
 import { byPassword, type FactorMethod, type ProvenHolder } from './proofs.ts'
+import {
+  canonicalCode,
+  countRecoveryCodes,
+  deleteRecoveryCodes,
+  replaceRecoveryCodes,
+  useRecoveryCode,
+} from './recovery-codes.ts'
 import { describeEnrolment, type Enrolment, findTimeStep, generateTotpSecret } from './totp.ts'
 import type { User } from './users.ts'
 
@@ -57,8 +61,6 @@ export interface SecondFactorsOptions {
   audit: Audit
 }
 
-const recoveryCodeCount = 10
-
 export function createSecondFactors(options: SecondFactorsOptions): SecondFactors {
   const { db, clock, sealer, serviceName, assertFresh, guesses, notices, audit } = options
   const purposeOf = (sub: string) => `totp ${sub}`
@@ -90,31 +92,14 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     return used.length > 0
   }
 
-  async function useRecoveryCode(tx: Database, sub: string, code: string): Promise<boolean> {
-    const used = await tx
-      .delete(recoveryCodes)
-      .where(and(eq(recoveryCodes.hash, hashOpaqueToken(code)), eq(recoveryCodes.userId, sub)))
-      .returning({ hash: recoveryCodes.hash })
-    return used.length > 0
-  }
-
-  async function replaceRecoveryCodes(tx: Database, userId: string): Promise<string[]> {
-    const codes = Array.from({ length: recoveryCodeCount }, generateRecoveryCode)
-    await tx.delete(recoveryCodes).where(eq(recoveryCodes.userId, userId))
-    await tx
-      .insert(recoveryCodes)
-      .values(codes.map((code) => ({ hash: hashOpaqueToken(canonicalCode(code)), userId })))
-    return codes
-  }
-
   /** @returns whether there was one that counted */
   async function clear(tx: Database, user: User): Promise<boolean> {
     const { id: sub } = user
-    await tx.delete(recoveryCodes).where(eq(recoveryCodes.userId, sub))
+    await deleteRecoveryCodes(tx, sub)
     // From their next refresh, its sessions say what is left of their proof.
     await tx
       .update(sessions)
-      .set(byPassword as { amr: string[]; acr: string })
+      .set({ amr: [...byPassword.amr], acr: byPassword.acr })
       .where(and(eq(sessions.userId, sub), eq(sessions.acr, 'aal2')))
     const gone = await tx
       .delete(totpFactors)
@@ -131,11 +116,7 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
         .select({ userId: totpFactors.userId })
         .from(totpFactors)
         .where(and(eq(totpFactors.userId, sub), isNotNull(totpFactors.confirmedAt)))
-      const [codes] = await db
-        .select({ left: count() })
-        .from(recoveryCodes)
-        .where(eq(recoveryCodes.userId, sub))
-      const left = codes?.left ?? 0
+      const left = await countRecoveryCodes(db, sub)
       return {
         methods: [...(factor ? (['totp'] as const) : []), ...(left > 0 ? (['recovery_code'] as const) : [])],
         recovery_codes_left: left,
@@ -233,14 +214,5 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
   }
 }
 
-/** 128 bits, in Base32, with dashes for whoever copies it from paper. */
-const generateRecoveryCode = (): string =>
-  new Secret({ buffer: new Uint8Array(randomBytes(16)).buffer }).base32
-    .toLowerCase()
-    .replace(/.{5}(?=..)/g, '$&-')
-
 /** A recovery code is not: whoever has one is let in, however many others have guessed. */
 const isGuessable = (code: string): boolean => /^\d+$/.test(code)
-
-/** However it was typed. */
-const canonicalCode = (code: string): string => code.replace(/[\s-]/g, '').toLowerCase()

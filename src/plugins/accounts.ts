@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import { type Addresses, createAddresses, verificationJob } from '../accounts/addresses.ts'
 import { type Administration, createAdministration } from '../accounts/administration.ts'
 import { createAdmission } from '../accounts/admission.ts'
+import { createDirectory, type Directory } from '../accounts/directory.ts'
 import { ensureFirstAdmin } from '../accounts/first-admin.ts'
 import { createGuesses } from '../accounts/guesses.ts'
 import { createLogin, type LogIn } from '../accounts/login.ts'
@@ -42,7 +43,8 @@ declare module 'fastify' {
       find(id: string): Promise<Account | undefined>
       /** By any spelling of the name. @throws Outcome `not_found` */
       findIdByName(username: string): Promise<string>
-    } & Administration
+    } & Administration &
+      Directory
   }
 }
 
@@ -80,6 +82,7 @@ export default fp(
     const register = createRegistration({ db, clock, passwordRules, passwords, addresses, guesses, audit })
     if (config.firstAdmin) await ensureFirstAdmin({ db, register, audit, ...config.firstAdmin })
 
+    const directory = createDirectory({ db })
     const factors = createSecondFactors({
       db,
       clock,
@@ -92,7 +95,7 @@ export default fp(
     })
     const mailedCodes =
       config.mailSecondFactor && queue ? createMailedCodes({ db, clock, queue, serviceName }) : undefined
-    const admission = createAdmission({ db, sessions, isRefused, guesses, audit })
+    const admission = createAdmission({ sessions, isRefused, guesses, audit })
     const { challenge, completeLogin } = createMfaLogin({ db, clock, factors, mailedCodes, admission, audit })
     const proveOwner = createOwnPassword({ db, passwords, guesses, audit })
     const proveFactor = createOwnFactor({ db, factors, audit })
@@ -131,8 +134,9 @@ export default fp(
         if (!user) throw new Outcome('not_found')
         return user.id
       },
+      ...directory,
       ...createAdministration({
-        db,
+        directory,
         clock,
         accessTokens,
         sessions,

@@ -67,7 +67,11 @@ export default fp(
       queue: createMailQueue({ clock, sealer }),
       composeBy(composers) {
         worker = createMailWorker({
-          ...{ db, clock, sealer, composers, send },
+          db,
+          clock,
+          sealer,
+          composers,
+          send,
           onFailure({ kind, attempts, error, isLast }) {
             // What a mail server says may have an address in it.
             const { code, responseCode, name } = error as {
