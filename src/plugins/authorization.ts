@@ -1,7 +1,7 @@
 /** The guard of routes that need a role. It stands behind the one that needs a token. */
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import type { PersonClaims } from '../bearer/claims.ts'
+import { type AccessTokenClaims, isOfPerson, type PersonClaims } from '../bearer/claims.ts'
 import { meetsDemand, type RoleDemand } from '../bearer/roles.ts'
 import type { Config } from '../config.ts'
 import { Outcome } from '../outcomes.ts'
@@ -14,13 +14,11 @@ declare module 'fastify' {
      */
     demandRoles(this: FastifyInstance, demand: RoleDemand): void
     /** The same for one request. @throws Outcome `forbidden`, `reauthentication_required` if it takes a second factor */
-    assertRoles(claims: Proven, demand: RoleDemand): void
-    /** Those that count: some may take a second factor. */
-    rolesOf(claims: Proven): readonly string[]
+    assertRoles(claims: PersonClaims, demand: RoleDemand): void
+    /** Those that count, of a person: some may take a second factor. */
+    rolesOf(claims: AccessTokenClaims): readonly string[]
   }
 }
-
-type Proven = Pick<PersonClaims, 'roles' | 'acr'>
 
 export interface AuthorizationOptions {
   config: Pick<Config, 'secondFactorRoles'>
@@ -31,10 +29,13 @@ const acr = 'aal2'
 export default fp(
   async function authorization(app: FastifyInstance, { config }: AuthorizationOptions) {
     const { secondFactorRoles } = config
-    const rolesOf = (claims: Proven) =>
-      claims.acr === acr ? claims.roles : claims.roles.filter((role) => !secondFactorRoles.includes(role))
+    function rolesOf(claims: AccessTokenClaims): readonly string[] {
+      if (!isOfPerson(claims)) return []
+      if (secondFactorRoles.length === 0 || claims.acr === acr) return claims.roles
+      return claims.roles.filter((role) => !secondFactorRoles.includes(role))
+    }
 
-    function assertRoles(claims: Proven, demand: RoleDemand): void {
+    function assertRoles(claims: PersonClaims, demand: RoleDemand): void {
       if (meetsDemand(rolesOf(claims), demand)) return
       if (meetsDemand(claims.roles, demand)) throw new Outcome('reauthentication_required', { acr })
       throw new Outcome('forbidden')
