@@ -1,6 +1,7 @@
 /** The audit trail: what happens is told once, by a line and a row, and neither requests nor outages have anything to do with it. */
 import { randomInt } from 'node:crypto'
 import { decodeJwt } from 'jose'
+import { type TOTP, URI } from 'otpauth'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import type { AuditEvent, Origin } from '../src/audit/events.ts'
@@ -34,6 +35,7 @@ import {
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { startRelay } from './fixtures/relay.ts'
+import { endGuessing, giveMailToken } from './fixtures/second-factor.ts'
 
 interface Row {
   id: string
@@ -256,6 +258,75 @@ t.test(
     for (const secret of secrets) t.notOk(everything.includes(secret))
   },
 )
+
+t.test('what happens to factors, addresses and guesses is told in a line and a row as well', async (t) => {
+  const w = await world(t, { ACCOUNT_RATE_MAX: '1' })
+  const { a, b, clock, ask } = w
+  const user = await registerAndLogIn(a.url)
+  const held = bearer(user.token)
+  const { username, password } = user
+  const databaseUrl = w.stores.env.DATABASE_URL as string
+  const enter = (password: string) => post(a.url, '/login', { username, password })
+  const app = URI.parse((await post(a.url, '/mfa/totp', undefined, held)).body.otpauth_uri) as TOTP
+  const code = () => app.generate({ timestamp: clock.now() })
+  const codes = (await post(a.url, '/mfa/totp/verify', { code: code() }, held)).body.recovery_codes
+  const first = await enter(password)
+  await post(b.url, '/login/mfa', { mfa_token: 'x', code: '000000' })
+  await post(b.url, '/login/mfa', { mfa_token: first.body.mfa_token, code: 'wrong' })
+  const login = await post(b.url, '/login/mfa', { mfa_token: first.body.mfa_token, code: codes[0] })
+  const proven = bearer(login.body.access_token)
+  await post(a.url, '/mfa/recovery-codes', undefined, proven)
+  await post(a.url, '/reauthenticate', { password, code: 'wrong' }, proven)
+  await call(a.url, '/me/email', {
+    method: 'PUT',
+    headers: { ...proven, 'content-type': 'application/json' },
+    body: '{"email":"ada@example.org"}',
+  })
+  await post(a.url, '/email/verify', { token: await giveMailToken(databaseUrl, user.id, 'verify') })
+  await post(a.url, '/password/forgot', { username })
+  await post(a.url, '/password/reset', { token: 'x', new_password: password })
+  await call(a.url, '/mfa/totp', { method: 'DELETE', headers: proven })
+  const token = await giveMailToken(databaseUrl, user.id, 'reset')
+  await post(a.url, '/password/reset', { token, new_password: password })
+  // From now on, nothing is from home.
+  for (const wrong of ['x', 'y', 'z']) await enter(wrong)
+  await endGuessing(databaseUrl, username)
+  await enter(password)
+  await ask('DELETE', `/users/${user.id}/mfa`)
+
+  const told = () => linesOf(a, b)
+  const rows = await rowsAfter(t, w, told)
+  t.strictSame(sorted(rows.map(lineOf)), sorted(told()))
+  const about = rows.filter(({ subject }) => subject === user.id).map(({ event }) => event)
+  for (const event of [
+    'factor.enrolled',
+    'login.challenged',
+    'login.failed',
+    'login.succeeded',
+    'recovery_codes.renewed',
+    'factor.refused',
+    'account.email_asked',
+    'account.email_verified',
+    'factor.removed',
+    'account.password_reset',
+    'limit.exceeded',
+    'guess.refused',
+  ])
+    t.ok(about.includes(event), event)
+  const all = rows.map(({ event }) => event)
+  for (const event of ['recovery.asked', 'mail_token.refused']) t.ok(all.includes(event), event)
+  t.equal(about.filter((event) => event === 'limit.exceeded').length, 1, 'once in a window')
+  const kept = JSON.stringify(rows)
+  for (const secret of [
+    password,
+    'ada@example.org',
+    ...codes,
+    first.body.mfa_token,
+    token,
+    app.secret.base32,
+  ])
+    t.notOk(kept.includes(secret))
+})
 
 t.test('a limit that is hit is told once for each client and window, by each instance', async (t) => {
   const stores = await postgresAndRedis(t)

@@ -2,6 +2,13 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { type TOTP, URI } from 'otpauth'
 import t, { type Test } from 'tap'
+import {
+  deleteExpiredChallenges,
+  deleteExpiredMailTokens,
+  deleteOldGuesses,
+  deleteOldNetworks,
+} from '../src/accounts/expired.ts'
+import { purge } from '../src/db/purge.ts'
 import type { Environment } from '../src/settings.ts'
 import {
   createManualClock,
@@ -12,9 +19,9 @@ import {
   type User,
   withClient,
 } from './fixtures/app.ts'
-import { bearer, call, post, type Reply, refusal, refusalOf } from './fixtures/client.ts'
+import { bearer, call, post, type Reply, refusal, refusalOf, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
-import { giveMailToken } from './fixtures/second-factor.ts'
+import { giveFactor, giveMailToken } from './fixtures/second-factor.ts'
 
 interface World {
   a: Instance
@@ -341,22 +348,74 @@ const isWaiting = async ({ query }: World): Promise<boolean> =>
     )
   ).length > 0
 
-t.test('a burst of a hundred is the end, and what comes with it in time is told nothing', async (t) => {
-  const w = await world(t, { ACCOUNT_RATE_MAX: '0', LOGIN_RATE_MAX: '0' })
+for (const where of ['anywhere', 'home'] as const)
+  t.test(
+    `a burst of a hundred is the end, and what comes with it in time is told nothing, from ${where}`,
+    async (t) => {
+      const w = await world(t, { ACCOUNT_RATE_MAX: '0', LOGIN_RATE_MAX: '0' })
+      const user = await owner(w)
+      const place = () => (where === 'home' ? home : somewhere())
+      // So that what comes next is not the first one there.
+      await guess(w.a.url, user, place())
+      await w.query('update guesses set in_a_row = 0')
+      await withClient(w.databaseUrl, async (client) => {
+        // It has been let through to be judged, and waits to find the account.
+        await client.query('begin')
+        await client.query('lock table totp_factors in access exclusive mode')
+        const right = enter(w.a.url, user, place())
+        await eventually(t, () => isWaiting(w))
+        await client.query('update guesses set in_a_row = 100')
+        await client.query('commit')
+        t.strictSame(refusalOf(await right), refusal('password_reset_required'))
+      })
+    },
+  )
+
+t.test('a right password begins the row anew, also where it is not enough', async (t) => {
+  const w = await world(t, { ACCOUNT_RATE_MAX: '0' })
   const user = await owner(w)
-  await withClient(w.databaseUrl, async (client) => {
-    await exhaust(t, w, user, 99)
-    // It has been let through to be judged, and waits to find the account.
-    await client.query('begin')
-    await client.query('lock table totp_factors in access exclusive mode')
-    const right = enter(w.a.url, user, somewhere())
-    const isCounted = async () =>
-      (await w.query('select from guesses where recent = 100')).length === 1 && (await isWaiting(w))
-    await eventually(t, isCounted)
-    await client.query('update guesses set in_a_row = 100')
-    await client.query('commit')
-    t.strictSame(refusalOf(await right), refusal('password_reset_required'))
-  })
+  await exhaust(t, w, user, 60)
+  const [{ id } = {}] = await w.query('select id from users where username = $1', [user.username])
+  await giveFactor(w.a.app, w.databaseUrl, id as string)
+  t.equal((await enter(w.a.url, user, somewhere())).body.code, 'mfa_required')
+  await exhaust(t, w, user, 60)
+})
+
+t.test('what is counted goes when it is old, but for what ends an account', async (t) => {
+  const { a, query } = await world(t)
+  const { db } = a.app.database
+  const { id } = await registerAndLogIn(a.url)
+  await query('delete from guesses')
+  await query('delete from familiar_networks')
+  await query(
+    `insert into guesses (account, kind, recent, window_ends_at, in_a_row, last_at)
+    select sha256(n::text::bytea), 'strange', 1, now(), in_a_row, now() - age::interval
+    from (values (1, 99, '31 days'), (2, 100, '31 days'), (3, 99, '29 days')) row (n, in_a_row, age)`,
+  )
+  await query(
+    `insert into familiar_networks (user_id, network, seen_at)
+    select $1, age, now() - age::interval from unnest('{31 days,29 days}'::text[]) age`,
+    [id],
+  )
+  await query(
+    `insert into mfa_challenges (hash, user_id, generation, remember, expires_at)
+    select sha256(age::bytea), $1, 1, false, now() - age::interval from unnest('{25 hours,23 hours}'::text[]) age`,
+    [id],
+  )
+  await query(
+    `insert into mail_tokens (hash, user_id, generation, purpose, email, expires_at)
+    select sha256(age::bytea), $1, 1, 'reset', age, now() - age::interval from unnest('{25 hours,23 hours}'::text[]) age`,
+    [id],
+  )
+  for (const batch of [deleteOldGuesses, deleteOldNetworks, deleteExpiredChallenges, deleteExpiredMailTokens])
+    t.equal(await purge(db, batch), 1)
+  t.strictSame(await query('select in_a_row from guesses order by in_a_row'), [
+    { in_a_row: 99 },
+    { in_a_row: 100 },
+  ])
+  t.strictSame(await query('select network from familiar_networks'), [{ network: '29 days' }])
+  t.strictSame(await query('select email from mail_tokens'), [{ email: '23 hours' }])
+  t.equal((await query('select from mfa_challenges where expires_at < now() - interval $$1 day$$')).length, 0)
 })
 
 t.test('what was guessed is not kept', async (t) => {

@@ -28,6 +28,7 @@ import {
   registerAndLogIn,
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { giveMailToken } from './fixtures/second-factor.ts'
 import { type Mail, type MailServer, startMailServer, tokenOf } from './fixtures/smtp.ts'
 
 const newPassword = 'three blind mice went sailing'
@@ -384,6 +385,25 @@ t.test('what was asked for before a new password, by whomever, is void', async (
   )
 })
 
+t.test('a link is good for the account that it was meant for, as that is', async (t) => {
+  const { a, stores, query } = await world(t)
+  const bad = refusal('invalid_token')
+  const databaseUrl = stores.env.DATABASE_URL as string
+  for (const [name, change] of Object.entries({
+    'another address': `update users set email = 'other@example.org' where id = $1`,
+    'a ban': `update users set status = 'disabled' where id = $1`,
+  })) {
+    const { id } = await registerAndLogIn(a.url)
+    const token = await giveMailToken(databaseUrl, id, 'reset')
+    await query(change, [id])
+    t.strictSame(refusalOf(await reset(a.url, token)), bad, name)
+  }
+  const { id } = await registerAndLogIn(a.url)
+  const token = await giveMailToken(databaseUrl, id, 'verify')
+  await query(`update users set status = 'disabled' where id = $1`, [id])
+  t.strictSame(refusalOf(await verify(a.url, token)), bad, 'a ban, and an address')
+})
+
 t.test('a mail server that is down holds no reply up, and loses no mail', async (t) => {
   const w = await world(t)
   const { a, b, clock, server, query } = w
@@ -394,6 +414,9 @@ t.test('a mail server that is down holds no reply up, and loses no mail', async 
   for (const [i, seconds] of [0, 60, 120, 240, 480].entries()) {
     clock.advance(seconds)
     await eventually(t, async () => server.refused > i)
+    const [job] = await query('select attempts, due_at from mail_jobs')
+    const until = (Number(job?.due_at) - clock.now()) / 1000
+    t.strictSame([job?.attempts, until], [i + 1, 60 * 2 ** i], 'longer each time')
   }
   const told = () => [...a.log, ...b.log].filter((line) => line.includes('a mail was not sent'))
   await eventually(t, async () => told().length === 5)

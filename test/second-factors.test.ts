@@ -26,6 +26,7 @@ import {
   refusalOf,
   registerAndLogIn,
 } from './fixtures/client.ts'
+import { eventually } from './fixtures/eventually.ts'
 import { runCli } from './fixtures/process.ts'
 
 interface World {
@@ -160,6 +161,22 @@ t.test('of two enrolments at once the last one that was begun can be confirmed',
   const statuses: number[] = []
   for (const begun of many) statuses.push((await confirm(a.url, other.token, codeOf(begun))).status)
   t.equal(statuses.filter((status) => status === 200).length, 1, 'whoever was last')
+})
+
+t.test('an enrolment that begins while another is confirmed is not confirmed by that', async (t) => {
+  const w = await world(t)
+  const { a, clock, stores, query } = w
+  const user = await registerAndLogIn(a.url)
+  const app = appOf((await enrol(a.url, user.token)).body.otpauth_uri)
+  await withClient(stores.env.DATABASE_URL as string, async (client) => {
+    await client.query('begin')
+    await client.query(`update totp_factors set sealed_secret = 'another one'`)
+    const confirming = confirm(a.url, user.token, app.generate({ timestamp: clock.now() }))
+    const waiting = `select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
+    await eventually(t, async () => (await query(waiting)).length > 0)
+    await client.query('commit')
+    t.strictSame(refusalOf(await confirming), refusal('invalid_code'))
+  })
 })
 
 t.test('with an app, a login takes a code of it, and its tokens say so', async (t) => {

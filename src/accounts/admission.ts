@@ -1,7 +1,5 @@
 import type { Audit, Origin } from '../audit/events.ts'
 import { generationSubject } from '../bearer/revoked-entries.ts'
-import type { Database } from '../db/connect.ts'
-import { alone } from '../db/durably.ts'
 import type { IsRefused } from '../revocation/refused.ts'
 import type { Endings } from '../sessions/endings.ts'
 import type { SessionTokens } from '../sessions/session-tokens.ts'
@@ -19,6 +17,7 @@ export interface Admission {
   /**
    * The end of every login: starts the session.
    *
+   * @param proof and whether its network is known to be one of the account's
    * @returns undefined if the account is no longer what it was. @throws what revoke throws when older sessions must end
    */
   admit(
@@ -29,20 +28,13 @@ export interface Admission {
 }
 
 export interface AdmissionOptions {
-  db: Database
   sessions: Pick<Sessions & Endings, 'start' | 'endSurplus' | 'endForgottenGeneration'>
   isRefused: IsRefused
   guesses: Pick<Guesses, 'remember'>
   audit: Audit
 }
 
-export const createAdmission = ({
-  db,
-  sessions,
-  isRefused,
-  guesses,
-  audit,
-}: AdmissionOptions): Admission => ({
+export const createAdmission = ({ sessions, isRefused, guesses, audit }: AdmissionOptions): Admission => ({
   async admit({ id, generation, passwordHash }, { isAtHome = false, ...proof }, origin) {
     // A database that was set back to a backup, or that a logout never reached, would start a session that is dead already.
     if (await isRefused({ scope: 'generation', subject: generationSubject(id, generation) }))
@@ -51,7 +43,7 @@ export const createAdmission = ({
     const tokens = await sessions.start({ id, generation, passwordHash, ...proof, address, userAgent })
     if (!tokens) return undefined
     const { session_id: sid } = tokens
-    if (!isAtHome) await alone(db, (db) => guesses.remember(db, id, network))
+    if (!isAtHome) await guesses.remember(id, network)
     await sessions.endSurplus({ sub: id, sid }, origin)
     audit.record({ event: 'login.succeeded', sub: id, sid, amr: proof.amr }, origin)
     return tokens

@@ -45,8 +45,8 @@ export interface Guesses {
     origin: Origin,
     judgement: () => Promise<T | undefined | false>,
   ): Promise<T | undefined>
-  /** After a login: what comes from there is no stranger's for a while. */
-  remember(db: Database, userId: string, network: string): Promise<void>
+  /** What comes from there is no stranger's for a while. @param tx that it belongs to, if it does */
+  remember(userId: string, network: string, tx?: Database): Promise<void>
   /** Begins to count wrong passwords anew, but not wrong codes: whoever reads somebody's mail must not try more of those. */
   forgetPasswords(tx: Database, username: string): Promise<void>
   /** Begins to count all anew. */
@@ -139,9 +139,7 @@ const rememberNetwork = prepare<{ userId: string; network: string; now: number }
   sql`
     insert into familiar_networks (user_id, network, seen_at)
     values (${sql.placeholder('userId')}, ${sql.placeholder('network')}, ${momentInSql(sql.placeholder('now'))})
-    on conflict (user_id, network) do update set seen_at = excluded.seen_at
-    returning ${hastily}`,
-  'familiar_network',
+    on conflict (user_id, network) do update set seen_at = excluded.seen_at`,
 )
 
 export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Guesses {
@@ -180,8 +178,8 @@ export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Gues
         if (counted?.inARow === mostInARow) audit.record({ event: 'guessing.ended', kind, ...about }, origin)
       },
       async wasRight() {
-        // Most logins are from home, where nobody has guessed: there is nothing to forget.
-        if (kind === 'familiar' && inARow === 0) return
+        // Most logins are from home, and alone there: nothing is to be forgotten, and there was no burst to come with.
+        if (kind === 'familiar' && inARow === 0 && recent === 1) return
         const [counted] = await alone(db, (db) => forgetKind(db, { account, kind }))
         if (counted && counted.inARow >= mostInARow) throw end()
       },
@@ -199,8 +197,9 @@ export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Gues
       return found || undefined
     },
 
-    async remember(db, userId, network) {
-      await rememberNetwork(db, { userId, network, now: clock.now() })
+    async remember(userId, network, tx) {
+      const familiar = { userId, network, now: clock.now() }
+      await (tx ? rememberNetwork(tx, familiar) : alone(db, (db) => rememberNetwork(db, familiar)))
     },
 
     async forgetPasswords(tx, username) {

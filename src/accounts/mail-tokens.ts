@@ -40,6 +40,8 @@ export function createMailTokens({ db, clock, audit }: MailTokensOptions): MailT
           eq(users.id, mailTokens.userId),
           eq(users.generation, mailTokens.generation),
           eq(users.status, 'active'),
+          // The account may have got another address while this was on its way.
+          purpose === 'reset' ? eq(users.email, mailTokens.email) : undefined,
         ),
       )
       .where(
@@ -82,7 +84,7 @@ export function createMailTokens({ db, clock, audit }: MailTokensOptions): MailT
       const found = await read(tx, token, purpose)
       if (!found) throw refused(purpose, origin)
       const { id } = found.user
-      await tx.select({ id: users.id }).from(users).where(eq(users.id, id)).for('update')
+      await tx.select({ id: users.id }).from(users).where(eq(users.id, id)).for('no key update')
       // In a statement of its own: the lock may have been waited for.
       const locked = await read(tx, token, purpose)
       if (!locked) throw refused(purpose, origin)

@@ -27,7 +27,8 @@ export async function assertUnchanged(
   tx: Database,
   { sub, ver }: { sub: string; ver: number },
 ): Promise<User> {
-  const [user] = await tx.select().from(users).where(eq(users.id, sub)).for('update')
+  // No more than that: who notes a network of theirs holds its row, and asks for the account's.
+  const [user] = await tx.select().from(users).where(eq(users.id, sub)).for('no key update')
   if (user?.generation !== ver) throw new Outcome('token_revoked')
   return user
 }

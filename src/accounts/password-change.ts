@@ -80,7 +80,7 @@ export function createPasswordChange(options: PasswordChangeOptions): ChangePass
         await tx.update(users).set({ passwordHash }).where(eq(users.id, sub))
         await notices.tell(tx, user, 'password_changed')
         await guesses.forgetNetworks(tx, sub)
-        await guesses.remember(tx, sub, origin.network)
+        await guesses.remember(sub, origin.network, tx)
         const survivors = { sid }
         const entry = await stepGeneration(tx, { user, survivors, latestExpiry, now: new Date(now) })
         const accessEnd = latestExpiry * 1000

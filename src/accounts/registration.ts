@@ -92,7 +92,7 @@ export function createRegistration({
         if (email !== undefined && !email_verified) await addresses.askToVerify(tx, made, email)
         // What was guessed before there was anything to guess at must not keep its owner out, nor where they come from.
         await guesses.forgetAll(tx, username)
-        if (origin && by === undefined) await guesses.remember(tx, user.id, origin.network)
+        if (origin && by === undefined) await guesses.remember(user.id, origin.network, tx)
         return made
       })
       audit.record(
