@@ -472,6 +472,23 @@ t.test('what could not be mailed for a day is dropped, and told', async (t) => {
   )
 })
 
+t.test('what a newer instance has to mail is left to it', async (t) => {
+  const w = await world(t)
+  const { a, b, clock, query } = w
+  const sealed = a.app.database.sealer.seal('mail job', Buffer.from('{}'))
+  const now = new Date(clock.now())
+  await query(
+    `insert into mail_jobs (kind, sealed_payload, due_at, expires_at) values ('newer', $1, $2, $2::timestamptz + interval '1 day')`,
+    [sealed, now],
+  )
+  await eventually(t, async () => (await query('select from mail_jobs where attempts = 1')).length === 1)
+  clock.advance(60)
+  await eventually(t, async () => (await query('select from mail_jobs where attempts = 2')).length === 1)
+  clock.advance(86_400)
+  await settled(t, w)
+  t.match([...a.log, ...b.log].join(''), '"event":"mail.dropped","kind":"newer"')
+})
+
 t.test('of many instances one sends a mail', async (t) => {
   const w = await world(t)
   const people = await Promise.all(Array.from({ length: 10 }, () => registered(w)))
