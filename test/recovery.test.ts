@@ -564,12 +564,17 @@ t.test(
     const outbox = join(folder, 'outbox')
     const files = () => {
       try {
-        return readdirSync(outbox)
+        return readdirSync(outbox).filter((name) => !name.startsWith('.'))
       } catch {
         return []
       }
     }
     await eventually(t, async () => files().length === 1)
+    t.strictSame(
+      log.filter((line) => /"level":[456]0/.test(line)),
+      [],
+      'nothing was a fault',
+    )
     const [name = ''] = files()
     const text = readFileSync(join(outbox, name), 'utf8')
     t.match(text, /^From: latchkey@localhost\nTo: ada@example\.org\nSubject: /)

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import nodemailer from 'nodemailer'
 
@@ -36,6 +36,9 @@ export function createTransport(target: MailTarget, from: string): SendLetter {
     await mkdir(outboxFolder, { recursive: true, mode: 0o700 })
     const name = `${new Date().toISOString()}-${randomUUID().slice(0, 8)}.txt`
     const written = `From: ${from}\nTo: ${to}\nSubject: ${subject}\n\n${text}`
-    await writeFile(join(outboxFolder, name), written, { mode: 0o600 })
+    // Under its own name only when it is whole.
+    const unnamed = join(outboxFolder, `.${name}`)
+    await writeFile(unnamed, written, { mode: 0o600 })
+    await rename(unnamed, join(outboxFolder, name))
   }
 }
