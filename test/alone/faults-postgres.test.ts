@@ -6,12 +6,12 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
-import { withClient } from './fixtures/app.ts'
-import { bearer, getProtected, type LoggedIn, logIn, logOut, post, refresh } from './fixtures/client.ts'
-import { backAfterPostgresMs, backAfterRedisMs, endure, type Fault } from './fixtures/endure.ts'
-import { eventually } from './fixtures/eventually.ts'
-import { tell } from './fixtures/redis-topologies.ts'
-import type { World } from './fixtures/world.ts'
+import { withClient } from '../fixtures/app.ts'
+import { bearer, getProtected, type LoggedIn, logIn, logOut, post, refresh } from '../fixtures/client.ts'
+import { backAfterPostgresMs, backAfterRedisMs, endure, type Fault } from '../fixtures/endure.ts'
+import { eventually } from '../fixtures/eventually.ts'
+import { tell } from '../fixtures/redis-topologies.ts'
+import type { World } from '../fixtures/world.ts'
 
 const relays = ({ a, b }: World) => [a, b].flatMap(({ toPostgres }) => toPostgres ?? [])
 

@@ -5,17 +5,17 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import { eventually } from './fixtures/eventually.ts'
+import { eventually } from '../fixtures/eventually.ts'
 import {
   replyLoading,
   replyMisconfigured,
   replyNoAuth,
   replyOutOfMemory,
   replyReadOnly,
-} from './fixtures/redis-replies.ts'
-import { tell } from './fixtures/redis-topologies.ts'
-import { startRelay } from './fixtures/relay.ts'
-import { type Server, startPostgres, startRedis } from './fixtures/servers.ts'
+} from '../fixtures/redis-replies.ts'
+import { tell } from '../fixtures/redis-topologies.ts'
+import { startRelay } from '../fixtures/relay.ts'
+import { type Server, startPostgres, startRedis } from '../fixtures/servers.ts'
 
 const patienceMs = 700
 

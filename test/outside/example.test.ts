@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { TOTP } from 'otpauth'
 import { chromium, type Locator, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
-import { eventually } from './fixtures/eventually.ts'
-import { failExamplePage, startExamplePage } from './fixtures/example-page.ts'
-import { findChromium } from './fixtures/install.ts'
+import { eventually } from '../fixtures/eventually.ts'
+import { failExamplePage, startExamplePage } from '../fixtures/example-page.ts'
+import { findChromium } from '../fixtures/install.ts'
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const browser = await chromium.launch({

@@ -5,11 +5,11 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { eq, sql } from 'drizzle-orm'
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
-import type { RevocationEntry } from '../src/bearer/revoked-entries.ts'
-import { users } from '../src/db/tables.ts'
-import { generationEntry, sessionEntry } from '../src/revocation/entries.ts'
-import { stepGeneration } from '../src/sessions/generation.ts'
-import { randomUser, type User, withClient, withRedis } from './fixtures/app.ts'
+import type { RevocationEntry } from '../../src/bearer/revoked-entries.ts'
+import { users } from '../../src/db/tables.ts'
+import { generationEntry, sessionEntry } from '../../src/revocation/entries.ts'
+import { stepGeneration } from '../../src/sessions/generation.ts'
+import { randomUser, type User, withClient, withRedis } from '../fixtures/app.ts'
 import {
   assertLifetime,
   bearer,
@@ -22,11 +22,11 @@ import {
   type Reply,
   refresh,
   registerAndLogIn,
-} from './fixtures/client.ts'
-import { report, watched } from './fixtures/endure.ts'
-import { eventually } from './fixtures/eventually.ts'
-import { ensureFaketime, findFaketime } from './fixtures/install.ts'
-import { createWorld, type Member, modes, rounds, type World } from './fixtures/world.ts'
+} from '../fixtures/client.ts'
+import { report, watched } from '../fixtures/endure.ts'
+import { eventually } from '../fixtures/eventually.ts'
+import { ensureFaketime, findFaketime } from '../fixtures/install.ts'
+import { createWorld, type Member, modes, rounds, type World } from '../fixtures/world.ts'
 
 /** How many tokens are logged out and used at once, in each world. */
 const pairs = Number(process.env.FAULT_PAIRS_PER_WORLD ?? 500)

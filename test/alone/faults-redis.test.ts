@@ -1,18 +1,18 @@
 /** Whatever happens to Redis, or on the way to it: a revocation that was acknowledged holds on both instances. */
 import { mkdirSync, rmSync } from 'node:fs'
 import t from 'tap'
-import { withRedis } from './fixtures/app.ts'
-import { backAfterRedisMs, endure, type Fault } from './fixtures/endure.ts'
+import { withRedis } from '../fixtures/app.ts'
+import { backAfterRedisMs, endure, type Fault } from '../fixtures/endure.ts'
 import {
   replyLoading,
   replyMisconfigured,
   replyNoAuth,
   replyOutOfMemory,
   replyReadOnly,
-} from './fixtures/redis-replies.ts'
-import { startCluster, startSentinel, type Topology, tell } from './fixtures/redis-topologies.ts'
-import type { Server } from './fixtures/servers.ts'
-import type { World } from './fixtures/world.ts'
+} from '../fixtures/redis-replies.ts'
+import { startCluster, startSentinel, type Topology, tell } from '../fixtures/redis-topologies.ts'
+import type { Server } from '../fixtures/servers.ts'
+import type { World } from '../fixtures/world.ts'
 
 const relays = ({ a, b }: World) => [a, b].flatMap(({ toRedis }) => toRedis ?? [])
 

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
-import { embedded, randomUser, startInstance } from './fixtures/app.ts'
+import { embedded, randomUser, startInstance } from '../fixtures/app.ts'
 import {
   bearer,
   call,
@@ -14,11 +14,17 @@ import {
   type Reply,
   refusal,
   registerAndLogIn,
-} from './fixtures/client.ts'
-import { eventually } from './fixtures/eventually.ts'
-import { ensureProxies } from './fixtures/install.ts'
-import { startServer } from './fixtures/process.ts'
-import { deployFolder, type ProxyName, type Received, startProxy, startUpstream } from './fixtures/proxies.ts'
+} from '../fixtures/client.ts'
+import { eventually } from '../fixtures/eventually.ts'
+import { ensureProxies } from '../fixtures/install.ts'
+import { startServer } from '../fixtures/process.ts'
+import {
+  deployFolder,
+  type ProxyName,
+  type Received,
+  startProxy,
+  startUpstream,
+} from '../fixtures/proxies.ts'
 
 const missing = ensureProxies()
 const identity = ['x-auth-jti', 'x-auth-roles', 'x-auth-session', 'x-auth-subject']

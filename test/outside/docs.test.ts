@@ -1,10 +1,10 @@
 /** The page at /docs, in a real browser: it can be read and tried, it needs nobody else, and it keeps to its own policy. */
 import { chromium, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
-import { type Instance, postgresAndRedis, startInstance } from './fixtures/app.ts'
-import { call, post } from './fixtures/client.ts'
-import { findChromium } from './fixtures/install.ts'
-import { operationsOf, readDocument } from './fixtures/openapi.ts'
+import { type Instance, postgresAndRedis, startInstance } from '../fixtures/app.ts'
+import { call, post } from '../fixtures/client.ts'
+import { findChromium } from '../fixtures/install.ts'
+import { operationsOf, readDocument } from '../fixtures/openapi.ts'
 
 const policy = [
   "default-src 'none'",

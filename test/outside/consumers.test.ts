@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { decodeProtectedHeader } from 'jose'
 import t, { type Test } from 'tap'
-import { postgresAndRedis } from './fixtures/app.ts'
+import { postgresAndRedis } from '../fixtures/app.ts'
 import {
   bearer,
   call,
@@ -13,11 +13,11 @@ import {
   logOut,
   type Reply,
   registerAndLogIn,
-} from './fixtures/client.ts'
-import { eventually } from './fixtures/eventually.ts'
-import { ensureFlask, python } from './fixtures/install.ts'
-import { launchExample, runCli, startServer } from './fixtures/process.ts'
-import { freePort } from './fixtures/servers.ts'
+} from '../fixtures/client.ts'
+import { eventually } from '../fixtures/eventually.ts'
+import { ensureFlask, python } from '../fixtures/install.ts'
+import { launchExample, runCli, startServer } from '../fixtures/process.ts'
+import { freePort } from '../fixtures/servers.ts'
 
 /** The service, at the address that its tokens and documents tell. */
 async function startHere(t: Test) {
@@ -48,7 +48,7 @@ t.test('an application in Flask guards its own routes with our tokens', { skip }
     'introspect',
   )
   const port = await freePort()
-  const app = spawn(python, [fileURLToPath(new URL('../examples/flask/app.py', import.meta.url))], {
+  const app = spawn(python, [fileURLToPath(new URL('../../examples/flask/app.py', import.meta.url))], {
     env: { ISSUER: url, CLIENT_ID: client_id, CLIENT_SECRET: client_secret, PORT: `${port}` },
     stdio: 'ignore',
   })

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import type { HTTPMethods } from 'fastify'
 import { type NewmanRunExecutionItem, type NewmanRunSummary, run } from 'newman'
 import t, { type Test } from 'tap'
-import { embedded, postgresAndRedis, startInstance } from './fixtures/app.ts'
+import { embedded, postgresAndRedis, startInstance } from '../fixtures/app.ts'
 
 /** Of Postman's formats, what is looked at here: a folder has items, and what has none is a request. */
 interface Item {
@@ -22,7 +22,7 @@ interface Environment {
 }
 
 const file = (name: string) =>
-  readFileSync(fileURLToPath(new URL(`../postman/latchkey.postman_${name}.json`, import.meta.url)), 'utf8')
+  readFileSync(fileURLToPath(new URL(`../../postman/latchkey.postman_${name}.json`, import.meta.url)), 'utf8')
 
 const collection = JSON.parse(file('collection')) as { item: Item[] }
 const environment = JSON.parse(file('environment')) as Environment

@@ -1,8 +1,8 @@
 /** What a million live entries cost an instance. */
 import t from 'tap'
-import { migratePostgresSchema } from '../src/db/migrate.ts'
-import { postgresAndRedis } from './fixtures/app.ts'
-import { capacityOf, recordLiveEntries } from './fixtures/live-entries.ts'
+import { migratePostgresSchema } from '../../src/db/migrate.ts'
+import { postgresAndRedis } from '../fixtures/app.ts'
+import { capacityOf, recordLiveEntries } from '../fixtures/live-entries.ts'
 
 const million = 1_000_000
 

@@ -16,12 +16,12 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { openDataFolder } from '../src/db/data-folder.ts'
-import type { Environment } from '../src/settings.ts'
-import { postgresAndRedis, withClient } from './fixtures/app.ts'
-import { call, getProtected, logIn, logOut, post, refresh, registerAndLogIn } from './fixtures/client.ts'
-import { eventually } from './fixtures/eventually.ts'
-import { type Ending, launchServer, runCli, type ServerProcess, startServer } from './fixtures/process.ts'
+import { openDataFolder } from '../../src/db/data-folder.ts'
+import type { Environment } from '../../src/settings.ts'
+import { postgresAndRedis, withClient } from '../fixtures/app.ts'
+import { call, getProtected, logIn, logOut, post, refresh, registerAndLogIn } from '../fixtures/client.ts'
+import { eventually } from '../fixtures/eventually.ts'
+import { type Ending, launchServer, runCli, type ServerProcess, startServer } from '../fixtures/process.ts'
 
 // Each is its own world, and mostly one process starting after another.
 t.jobs = 2

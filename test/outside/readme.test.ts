@@ -8,12 +8,12 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
-import { loadConfig } from '../src/config.ts'
-import { postgresAndRedis, withClient } from './fixtures/app.ts'
-import { getProtected, logIn, post, registerAndLogIn } from './fixtures/client.ts'
+import { loadConfig } from '../../src/config.ts'
+import { postgresAndRedis, withClient } from '../fixtures/app.ts'
+import { getProtected, logIn, post, registerAndLogIn } from '../fixtures/client.ts'
 
 const run = promisify(execFile)
-const root = fileURLToPath(new URL('..', import.meta.url))
+const root = fileURLToPath(new URL('../..', import.meta.url))
 const file = (name: string) => readFileSync(join(root, name), 'utf8')
 const readme = file('README.md')
 const section = (title: string) => readme.split(`\n## ${title}\n`)[1]?.split('\n## ')[0] ?? ''
@@ -45,9 +45,12 @@ t.test('every command is run by these tests, or by CI, or needs Docker and says 
   ])
 
   const [start, startWithAdmin, test, ...others] = commandsOf('Run it')
-  t.strictSame([start, test, others], ['npm ci && npm start\n', 'npm ci && npm test\n', []])
+  t.strictSame(
+    [start, test, others],
+    ['npm ci && npm start\n', 'npm ci && npm test\nnpm run test:outside\n', []],
+  )
   t.match(startWithAdmin, / npm start\n$/)
-  t.match(file('.ci/run'), /^npm ci\nnpm test\n/m)
+  t.match(file('.ci/run'), /^npm ci\nnpm test\nnpm run test:outside\n/m)
 
   const [, ...docker] = commandsOf('Running it for real')
   for (const text of docker) t.match(text, /^docker /)
