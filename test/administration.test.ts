@@ -5,17 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
+import { randomUser } from './fixtures/app.ts'
 import {
-  type Instance,
-  postgresAndRedis,
-  randomUser,
-  type Stores,
-  startInstance,
-  withClient,
-} from './fixtures/app.ts'
-import {
-  bearer,
-  call,
   getProtected,
   type LoggedIn,
   logIn,
@@ -27,35 +18,17 @@ import {
   registerAndLogIn,
 } from './fixtures/client.ts'
 import { ensurePasslib, python } from './fixtures/install.ts'
+import { type Ask, makeAdmin, type Pair, startPair } from './fixtures/pair.ts'
 import { runCli } from './fixtures/process.ts'
 
-interface World {
-  a: Instance
-  b: Instance
-  stores: Stores
+interface World extends Pair {
   admin: LoggedIn
-  ask(method: string, path: string, body?: unknown, token?: string): Promise<Reply>
-  query(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>
+  ask: Ask
 }
 
 async function world(t: Test): Promise<World> {
-  const stores = await postgresAndRedis(t)
-  const [a, b] = await Promise.all([startInstance(t, { stores }), startInstance(t, { stores })])
-  const query: World['query'] = async (text, values = []) =>
-    await withClient(
-      stores.env.DATABASE_URL as string,
-      async (client) => (await client.query(text, values)).rows,
-    )
-  const admin = await registerAndLogIn(a.url)
-  await query(`update users set roles = '{admin}' where id = $1`, [admin.id])
-  Object.assign(admin, await logIn(a.url, admin))
-  const ask: World['ask'] = (method, path, body, token = admin.token) =>
-    call(a.url, `/admin${path}`, {
-      method,
-      headers: { ...bearer(token), ...(body !== undefined && { 'content-type': 'application/json' }) },
-      ...(body !== undefined && { body: JSON.stringify(body) }),
-    })
-  return { a, b, stores, admin, ask, query }
+  const pair = await startPair(t)
+  return { ...pair, ...(await makeAdmin(pair)) }
 }
 
 async function assertOver(t: Test, { a, b }: World, user: Omit<LoggedIn, 'id'>, name: string): Promise<void> {

@@ -9,16 +9,7 @@ import { deleteEventsAfter } from '../src/audit/expired.ts'
 import { createLimitHits } from '../src/audit/limit-hits.ts'
 import { purge } from '../src/db/purge.ts'
 import type { Environment } from '../src/settings.ts'
-import {
-  createManualClock,
-  embedded,
-  type Instance,
-  postgresAndRedis,
-  randomUser,
-  type Stores,
-  startInstance,
-  withClient,
-} from './fixtures/app.ts'
+import { embedded, type Instance, postgresAndRedis, randomUser, startInstance } from './fixtures/app.ts'
 import {
   bearer,
   call,
@@ -27,13 +18,13 @@ import {
   logIn,
   logOut,
   post,
-  type Reply,
   refresh,
   refusal,
   refusalOf,
   registerAndLogIn,
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { type Ask, makeAdmin, type Pair, queryOf, startPair } from './fixtures/pair.ts'
 import { startRelay } from './fixtures/relay.ts'
 import { endGuessing, giveMailToken } from './fixtures/second-factor.ts'
 
@@ -48,39 +39,15 @@ interface Row {
   details: Record<string, unknown>
 }
 
-interface World {
-  a: Instance
-  b: Instance
-  clock: ReturnType<typeof createManualClock>
-  stores: Stores
+interface World extends Pair {
   admin: LoggedIn
-  query(text: string, values?: unknown[]): Promise<Row[]>
-  /** As the admin. */
-  ask(method: string, path: string, body?: object): Promise<Reply>
+  ask: Ask
 }
 
 async function world(t: Test, env: Environment = {}): Promise<World> {
-  const stores = await postgresAndRedis(t)
-  const clock = createManualClock()
-  const start = () => startInstance(t, { stores, clock, env })
-  const [a, b] = [await start(), await start()]
-  const query = queryOf(stores)
-  const admin = await registerAndLogIn(a.url)
-  await query(`update users set roles = '{admin}' where id = $1`, [admin.id])
-  Object.assign(admin, await logIn(a.url, admin))
-  const ask: World['ask'] = (method, path, body) =>
-    call(a.url, `/admin${path}`, {
-      method,
-      headers: { ...bearer(admin.token), ...(body && { 'content-type': 'application/json' }) },
-      ...(body && { body: JSON.stringify(body) }),
-    })
-  return { a, b, clock, stores, admin, query, ask }
+  const pair = await startPair(t, env)
+  return { ...pair, ...(await makeAdmin(pair)) }
 }
-
-const queryOf =
-  ({ env }: Stores): World['query'] =>
-  (text, values = []) =>
-    withClient(env.DATABASE_URL as string, async (client) => (await client.query(text, values)).rows)
 
 interface Line {
   audit: AuditEvent

@@ -10,45 +10,26 @@ import {
 } from '../src/accounts/expired.ts'
 import { purge } from '../src/db/purge.ts'
 import type { Environment } from '../src/settings.ts'
-import {
-  createManualClock,
-  type Instance,
-  postgresAndRedis,
-  randomUser,
-  startInstance,
-  type User,
-  withClient,
-} from './fixtures/app.ts'
+import { randomUser, type User, withClient } from './fixtures/app.ts'
 import { bearer, call, post, type Reply, refusal, refusalOf, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { type Pair, startPair } from './fixtures/pair.ts'
 import { giveFactor, giveMailToken } from './fixtures/second-factor.ts'
 
-interface World {
-  a: Instance
-  b: Instance
-  clock: ReturnType<typeof createManualClock>
+interface World extends Pair {
   databaseUrl: string
-  query(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>
 }
 
-/** Two instances that share Postgres and nothing else. */
+/** Without Redis: what is counted by account is not counted there. */
 async function world(t: Test, env: Environment = {}): Promise<World> {
-  const { env: own } = await postgresAndRedis(t)
-  const stores = { env: { ...own, REDIS_URL: undefined } }
-  const clock = createManualClock()
-  const settings = {
+  const pair = await startPair(t, {
+    REDIS_URL: undefined,
     TRUST_PROXY: '127.0.0.1',
     ACCOUNT_RATE_MAX: '5',
     ACCOUNT_RATE_WINDOW_SECONDS: '900',
     ...env,
-  }
-  const [a, b] = await Promise.all([
-    startInstance(t, { stores, clock, env: settings }),
-    startInstance(t, { stores, clock, env: settings }),
-  ])
-  const query = async (text: string, values: unknown[] = []) =>
-    await withClient(own.DATABASE_URL as string, async (client) => (await client.query(text, values)).rows)
-  return { a, b, clock, databaseUrl: own.DATABASE_URL as string, query }
+  })
+  return { ...pair, databaseUrl: pair.stores.env.DATABASE_URL as string }
 }
 
 const from = (address: string) => ({ 'x-forwarded-for': address })

@@ -30,6 +30,7 @@ import {
   registerAndLogIn,
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { startPair } from './fixtures/pair.ts'
 import { runCli, startServer } from './fixtures/process.ts'
 
 const algorithms = ['ES256', 'RS256', 'EdDSA'] as const
@@ -171,11 +172,13 @@ for (const alg of algorithms) {
 }
 
 /** Two instances, or the one that an embedded store can have. */
-async function startPair(t: Test, stores: Stores, env: Record<string, string> = {}) {
-  const clock = createManualClock()
-  const start = () => startInstance(t, { stores, clock, env: { ...asAdmin, ...env } })
-  const a = await start()
-  const b = 'DATABASE_URL' in stores.env ? await start() : a
+async function world(
+  t: Test,
+  env: Record<string, string> = {},
+  storesOf: (t: Test) => Promise<Stores> = postgresAndRedis,
+) {
+  const pair = await startPair(t, { ...asAdmin, ...env }, storesOf)
+  const { a } = pair
   const admin = async () => (await logIn(a.url, root)).token
   const ask = async (method: string, path: string, body?: object): Promise<Reply> =>
     call(a.url, path, {
@@ -183,13 +186,12 @@ async function startPair(t: Test, stores: Stores, env: Record<string, string> = 
       headers: { ...bearer(await admin()), ...(body && { 'content-type': 'application/json' }) },
       ...(body && { body: JSON.stringify(body) }),
     })
-  return { a, b, clock, admin, ask }
+  return { ...pair, ask }
 }
 
 for (const storesOf of [postgresAndRedis, embedded]) {
   t.test(storesOf === embedded ? 'embedded' : 'Postgres and Redis, two instances', async (t) => {
-    const stores = await storesOf(t)
-    const { a, b, clock, ask } = await startPair(t, stores)
+    const { a, b, clock, ask } = await world(t, {}, storesOf)
     const states = async () => {
       const { keys } = (await ask('GET', '/admin/keys')).body
       return keys.map(({ state }: { state: string }) => state)
@@ -332,8 +334,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
 }
 
 t.test('keys rotate by themselves, of many instances by one', async (t) => {
-  const stores = await postgresAndRedis(t)
-  const { a, b, clock } = await startPair(t, stores, { KEY_ROTATION_DAYS: '2', JWT_ALG: 'EdDSA' })
+  const { a, b, clock, stores } = await world(t, { KEY_ROTATION_DAYS: '2', JWT_ALG: 'EdDSA' })
   const [first] = await kidsOf(a)
   clock.advance(2 * day - published - 1)
   await Promise.all([a, b].map(({ app }) => app.signingKeys.advance()))

@@ -6,16 +6,7 @@ import { decodeJwt } from 'jose'
 import { type TOTP, URI } from 'otpauth'
 import t, { type Test } from 'tap'
 import type { Environment } from '../src/settings.ts'
-import {
-  createManualClock,
-  type Instance,
-  postgresAndRedis,
-  randomUser,
-  type Stores,
-  startInstance,
-  type User,
-  withClient,
-} from './fixtures/app.ts'
+import { postgresAndRedis, randomUser, startInstance, type User } from './fixtures/app.ts'
 import {
   bearer,
   call,
@@ -28,41 +19,26 @@ import {
   registerAndLogIn,
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { type Pair, startPair } from './fixtures/pair.ts'
 import { giveMailToken } from './fixtures/second-factor.ts'
 import { type Mail, type MailServer, startMailServer, tokenOf } from './fixtures/smtp.ts'
 
 const newPassword = 'three blind mice went sailing'
 const appUrl = 'https://app.test/account'
 
-interface World {
-  a: Instance
-  b: Instance
-  clock: ReturnType<typeof createManualClock>
+interface World extends Pair {
   server: MailServer
-  stores: Stores
-  query(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>
 }
 
 async function world(t: Test, env: Environment = {}): Promise<World> {
-  const stores = await postgresAndRedis(t)
   const server = await startMailServer(t)
-  const clock = createManualClock()
   const settings = {
     SMTP_URL: server.url,
     MAIL_FROM: 'latchkey <no-reply@auth.test>',
     APP_URL: appUrl,
     ...env,
   }
-  const [a, b] = await Promise.all([
-    startInstance(t, { stores, clock, env: settings }),
-    startInstance(t, { stores, clock, env: settings }),
-  ])
-  const query = async (text: string, values: unknown[] = []) =>
-    await withClient(
-      stores.env.DATABASE_URL as string,
-      async (client) => (await client.query(text, values)).rows,
-    )
-  return { a, b, clock, server, stores, query }
+  return { ...(await startPair(t, settings)), server }
 }
 
 type Person = User & { id: string; email: string }

@@ -4,7 +4,6 @@
  */
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { sql } from 'drizzle-orm'
 import { Redis } from 'ioredis'
 import { decodeJwt, decodeProtectedHeader } from 'jose'
 import t, { type Test } from 'tap'
@@ -12,7 +11,6 @@ import type { Environment } from '../src/settings.ts'
 import {
   createManualClock,
   embedded,
-  type Instance,
   postgresAndRedis,
   type Stores,
   startInstance,
@@ -35,39 +33,12 @@ import {
   registerAndLogIn,
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { type Pair, startPair } from './fixtures/pair.ts'
 import { startRelay } from './fixtures/relay.ts'
 import { startPostgres } from './fixtures/servers.ts'
 
 const hour = 3_600
 const day = 24 * hour
-
-interface World {
-  a: Instance
-  b: Instance
-  stores: Stores
-  clock: ReturnType<typeof createManualClock>
-  query(text: string): Promise<Record<string, unknown>[]>
-}
-
-/** Two instances, where the stores can be shared. */
-async function world(
-  t: Test,
-  storesOf: (t: Test) => Promise<Stores> = postgresAndRedis,
-  env: Environment = {},
-): Promise<World> {
-  const stores = await storesOf(t)
-  const clock = createManualClock()
-  const start = () => startInstance(t, { stores, clock, env })
-  const a = await start()
-  const b = storesOf === embedded ? a : await start()
-  const query: World['query'] = async (text) => {
-    const { rows } = (await a.app.database.db.execute(sql.raw(text))) as unknown as {
-      rows: Record<string, unknown>[]
-    }
-    return rows
-  }
-  return { a, b, stores, clock, query }
-}
 
 interface Tokens {
   token: string
@@ -114,14 +85,14 @@ const reused = refusal('refresh_token_reused')
 const hashOf = (refreshToken: string): string => createHash('sha256').update(refreshToken).digest('hex')
 
 /** How many tokens of the session could be used: more than one would be a second branch. */
-const unusedTokens = async ({ query }: World, sid: string) =>
+const unusedTokens = async ({ query }: Pair, sid: string) =>
   Number(
     (await query(`select count(*) from refresh_tokens where session_id = '${sid}' and used_at is null`))[0]
       ?.count,
   )
 
 /** The audit's lines about the session, with where each one came from. */
-const thefts = ({ a, b }: World, sid: string) =>
+const thefts = ({ a, b }: Pair, sid: string) =>
   [...new Set([a, b])]
     .flatMap(({ log }) => log.map((line) => JSON.parse(line)))
     .filter(({ audit }) => audit?.event === 'refresh_token.reused' && audit.sid === sid)
@@ -129,7 +100,7 @@ const thefts = ({ a, b }: World, sid: string) =>
 /** Uses up one token after the other, on alternating instances. */
 async function refreshOften(
   t: Test,
-  { a, b, clock }: World,
+  { a, b, clock }: Pair,
   { refreshToken, token, sid }: Pick<LoggedIn, 'refreshToken' | 'token' | 'sid'>,
   { times, every }: { times: number; every: number },
 ): Promise<[Tokens, ...Tokens[]]> {
@@ -146,7 +117,7 @@ async function refreshOften(
 
 for (const storesOf of [postgresAndRedis, embedded]) {
   t.test(storesOf === embedded ? 'embedded' : 'two instances on Postgres and Redis', async (t) => {
-    const w = await world(t, storesOf)
+    const w = await startPair(t, {}, storesOf)
     const { a, b, clock, query } = w
 
     t.test('a refresh gives new tokens, which tell of the session what its login told', async (t) => {
@@ -649,7 +620,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
 }
 
 t.test('what happens to an account or a session while a refresh waits', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, b, query } = w
   const roles = (id: string) => `update users set roles = '{admin}', generation = 2 where id = '${id}'`
 
@@ -790,7 +761,7 @@ t.test('what happens to an account or a session while a refresh waits', async (t
 })
 
 t.test('what ends a session outlives the longest token of it, whichever instance issued that', async (t) => {
-  const w = await world(t, postgresAndRedis, { ACCESS_TOKEN_TTL_SECONDS: '60' })
+  const w = await startPair(t, { ACCESS_TOKEN_TTL_SECONDS: '60' })
   const { a, b, stores, clock, query } = w
   const generous = await startInstance(t, {
     stores,
@@ -886,7 +857,7 @@ t.test(
       ['0', 0],
       ['90', 89.5],
     ] as const) {
-      const w = await world(t, postgresAndRedis, { REFRESH_GRACE_SECONDS: setting })
+      const w = await startPair(t, { REFRESH_GRACE_SECONDS: setting })
       const { a, b, clock } = w
       const session = await registerAndLogIn(a.url)
       const replies = await Promise.all(
@@ -930,7 +901,7 @@ t.test(
 )
 
 t.test('behind a pooler a refresh finds its statement, or does without', async (t) => {
-  const { a, b, query } = await world(t)
+  const { a, b, query } = await startPair(t)
   const session = await registerAndLogIn(b.url)
   // On every connection that the next refresh may get.
   await Promise.allSettled(Array.from({ length: 10 }, () => query('prepare rotation as select 1')))
@@ -948,7 +919,7 @@ t.test('a refresh that waited goes on, whatever the isolation that the database 
       const { rows } = await client.query<{ name: string }>('select current_database() as name')
       await client.query(`alter database ${rows[0]?.name} set default_transaction_isolation = '${isolation}'`)
     })
-    const w = await world(t, async () => stores)
+    const w = await startPair(t, {}, async () => stores)
     const { a, b } = w
     const user = await registerAndLogIn(a.url)
     const replies = await duringChange(
@@ -1013,7 +984,7 @@ t.test('Postgres goes away', async (t) => {
         stores: { env: { ...env, DATABASE_URL: relay.url } },
         clock,
       })
-      const w: World = { a, b, stores: { env }, clock, query: async () => [] }
+      const w: Pair = { a, b, stores: { env }, clock, query: async () => [] }
       const session = await registerAndLogIn(a.url)
       const [stolen, , held] = await refreshOften(t, w, session, { times: 2, every: 0 })
       const { token, refreshToken } = held as Tokens
@@ -1098,7 +1069,7 @@ t.test('Postgres goes away', async (t) => {
 /** Asks while a transaction keeps what it has changed to itself, and ends that once every request waits for it. */
 async function duringChange(
   t: Test,
-  { stores, query }: World,
+  { stores, query }: Pair,
   changes: string[],
   ask: () => Promise<Reply>[],
   end: 'commit' | 'rollback' = 'commit',

@@ -1,17 +1,8 @@
 /** Authenticator apps: what a login takes, that no code works twice, and that nobody takes a factor away who has not shown it. */
 import { decodeJwt } from 'jose'
 import { TOTP, URI } from 'otpauth'
-import t, { type Test } from 'tap'
-import type { Environment } from '../src/settings.ts'
-import {
-  createManualClock,
-  type Instance,
-  issuer,
-  postgresAndRedis,
-  type Stores,
-  startInstance,
-  withClient,
-} from './fixtures/app.ts'
+import t from 'tap'
+import { issuer, withClient } from './fixtures/app.ts'
 import {
   bearer,
   call,
@@ -27,30 +18,8 @@ import {
   registerAndLogIn,
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { type Pair, startPair } from './fixtures/pair.ts'
 import { runCli } from './fixtures/process.ts'
-
-interface World {
-  a: Instance
-  b: Instance
-  clock: ReturnType<typeof createManualClock>
-  stores: Stores
-  query(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>
-}
-
-async function world(t: Test, env: Environment = {}): Promise<World> {
-  const stores = await postgresAndRedis(t)
-  const clock = createManualClock()
-  const [a, b] = await Promise.all([
-    startInstance(t, { stores, clock, env }),
-    startInstance(t, { stores, clock, env }),
-  ])
-  const query = async (text: string, values: unknown[] = []) =>
-    await withClient(
-      stores.env.DATABASE_URL as string,
-      async (client) => (await client.query(text, values)).rows,
-    )
-  return { a, b, clock, stores, query }
-}
 
 interface Enrolled extends LoggedIn {
   /** What the app shows, by default now. */
@@ -71,7 +40,7 @@ const complete = (url: string, mfa_token: string, code: string, more: object = {
   post(url, '/login/mfa', { mfa_token, code, ...more })
 
 /** Somebody with an app. The step of the code that confirmed it is over. */
-async function enrolled({ a, clock }: World): Promise<Enrolled> {
+async function enrolled({ a, clock }: Pair): Promise<Enrolled> {
   const user = await registerAndLogIn(a.url)
   const { body } = await enrol(a.url, user.token)
   const app = appOf(body.otpauth_uri)
@@ -90,13 +59,13 @@ async function challenged(url: string, { username, password }: LoggedIn): Promis
 }
 
 /** Both halves, with a code that was not used before. */
-async function logInWith(w: World, user: Enrolled, code?: string): Promise<Reply> {
+async function logInWith(w: Pair, user: Enrolled, code?: string): Promise<Reply> {
   w.clock.advance(30)
   return await complete(w.b.url, await challenged(w.a.url, user), code ?? user.code())
 }
 
 t.test('an app is set up by a URI or a picture, and counts when it has shown a code', async (t) => {
-  const { a, query } = await world(t, { SERVICE_NAME: 'Ye Olde Orders' })
+  const { a, query } = await startPair(t, { SERVICE_NAME: 'Ye Olde Orders' })
   const user = await registerAndLogIn(a.url)
   const none = { methods: [], recovery_codes_left: 0 }
   const summary = async () => (await call(a.url, '/mfa', { headers: bearer(user.token) })).body
@@ -139,7 +108,7 @@ t.test('an app is set up by a URI or a picture, and counts when it has shown a c
 })
 
 t.test('of two enrolments at once the last one that was begun can be confirmed', async (t) => {
-  const { a, b, clock } = await world(t)
+  const { a, b, clock } = await startPair(t)
   const user = await registerAndLogIn(a.url)
   const [one, two] = [await enrol(a.url, user.token), await enrol(b.url, user.token)]
   t.not(one.body.secret, two.body.secret)
@@ -164,7 +133,7 @@ t.test('of two enrolments at once the last one that was begun can be confirmed',
 })
 
 t.test('an enrolment that begins while another is confirmed is not confirmed by that', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, clock, stores, query } = w
   const user = await registerAndLogIn(a.url)
   const app = appOf((await enrol(a.url, user.token)).body.otpauth_uri)
@@ -180,7 +149,7 @@ t.test('an enrolment that begins while another is confirmed is not confirmed by 
 })
 
 t.test('with an app, a login takes a code of it, and its tokens say so', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, b, clock, query } = w
   const user = await enrolled(w)
   const before = (await query('select id from sessions')).length
@@ -222,7 +191,7 @@ t.test('with an app, a login takes a code of it, and its tokens say so', async (
 })
 
 t.test('the session may be in a cookie', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const user = await enrolled(w)
   const token = await challenged(w.a.url, user)
   const strange = await complete(w.a.url, token, user.code(), { session: 'cookie' })
@@ -239,7 +208,7 @@ t.test('the session may be in a cookie', async (t) => {
 })
 
 t.test('a code is good in its step and in the next one, and never twice', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, b, clock } = w
   const user = await enrolled(w)
   const now = clock.now()
@@ -273,7 +242,7 @@ t.test('a code is good in its step and in the next one, and never twice', async 
 })
 
 t.test('a login that is over cannot be completed', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, b, clock, query } = w
   const user = await enrolled(w)
   const over = refusal('mfa_token_invalid')
@@ -313,7 +282,7 @@ t.test('a login that is over cannot be completed', async (t) => {
 })
 
 t.test('ten recovery codes stand in for the app, each once', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a } = w
   const user = await enrolled(w)
   t.equal(new Set(user.recoveryCodes).size, 10)
@@ -351,7 +320,7 @@ t.test('ten recovery codes stand in for the app, each once', async (t) => {
 })
 
 t.test('of those who complete one login at once one does, and no code of another is used up', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const user = await enrolled(w)
   const token = await challenged(w.a.url, user)
   const codes = user.recoveryCodes.slice(0, 6)
@@ -363,7 +332,7 @@ t.test('of those who complete one login at once one does, and no code of another
 })
 
 t.test('a session says no more of a factor that was taken away', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const user = await enrolled(w)
   const { body } = await logInWith(w, user)
   t.equal((await remove(w.a.url, body.access_token)).status, 204)
@@ -372,7 +341,7 @@ t.test('a session says no more of a factor that was taken away', async (t) => {
 })
 
 t.test('a factor is changed by a fresh login alone, and taken away by whoever has shown it', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, b, clock } = w
   const user = await enrolled(w)
   const stale = refusal('reauthentication_required')
@@ -412,7 +381,7 @@ t.test('a factor is changed by a fresh login alone, and taken away by whoever ha
 t.test(
   'a session that began before the app is raised by a proof, and a new password lowers none',
   async (t) => {
-    const w = await world(t)
+    const w = await startPair(t)
     const { a } = w
     const user = await enrolled(w)
     const raised = await reauthenticate(a.url, user.token, { password: user.password, code: user.code() })
@@ -432,7 +401,7 @@ t.test(
 )
 
 t.test('a role can take a second factor, wherever it is demanded', async (t) => {
-  const w = await world(t, { SECOND_FACTOR_ROLES: 'admin,auditor' })
+  const w = await startPair(t, { SECOND_FACTOR_ROLES: 'admin,auditor' })
   const { a, b, query } = w
   const user = await registerAndLogIn(a.url)
   await query(`update users set roles = '{admin,editor}' where id = $1`, [user.id])
@@ -479,7 +448,7 @@ t.test('a role can take a second factor, wherever it is demanded', async (t) => 
 })
 
 t.test('an admin takes a factor away from whoever has lost it', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, b, stores, query } = w
   const user = await enrolled(w)
   const root = await registerAndLogIn(a.url)

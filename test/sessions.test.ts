@@ -5,19 +5,15 @@
 import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
-import { sql } from 'drizzle-orm'
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
 import { purge } from '../src/db/purge.ts'
 import { deleteExpiredRefreshTokens, deleteExpiredSessions } from '../src/sessions/expired.ts'
-import type { Environment } from '../src/settings.ts'
 import {
-  createManualClock,
   embedded,
   type Instance,
   postgresAndRedis,
   randomUser,
-  type Stores,
   startInstance,
   withClient,
 } from './fixtures/app.ts'
@@ -37,36 +33,9 @@ import {
   registerAndLogIn,
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { type Pair, startPair } from './fixtures/pair.ts'
 
 const day = 86_400
-
-interface World {
-  a: Instance
-  b: Instance
-  stores: Stores
-  clock: ReturnType<typeof createManualClock>
-  query(text: string): Promise<Record<string, unknown>[]>
-}
-
-/** Two instances, where the stores can be shared. */
-async function world(
-  t: Test,
-  storesOf: (t: Test) => Promise<Stores> = postgresAndRedis,
-  env: Environment = {},
-): Promise<World> {
-  const stores = await storesOf(t)
-  const clock = createManualClock()
-  const start = () => startInstance(t, { stores, clock, env })
-  const a = await start()
-  const b = storesOf === embedded ? a : await start()
-  const query: World['query'] = async (text) => {
-    const { rows } = (await a.app.database.db.execute(sql.raw(text))) as unknown as {
-      rows: Record<string, unknown>[]
-    }
-    return rows
-  }
-  return { a, b, stores, clock, query }
-}
 
 type Session = Omit<LoggedIn, 'id'>
 
@@ -79,13 +48,13 @@ function assertEnded(t: Test, { status, headers, body }: Reply, name: string): v
   t.strictSame([status, body, headers.get('content-type')], [204, '', null], name)
 }
 
-async function assertGoesOn(t: Test, { a, b }: World, session: Session, name: string): Promise<void> {
+async function assertGoesOn(t: Test, { a, b }: Pair, session: Session, name: string): Promise<void> {
   for (const { url } of [a, b]) t.equal((await getProtected(url, session.token)).status, 200, name)
   t.equal((await refresh(b.url, session.refreshToken)).status, 200, `${name}: its refresh token`)
 }
 
 /** Of all of them at once, and everywhere: whoever refreshes a dead session waits for the hold. */
-async function assertOver(t: Test, { a, b }: World, sessions: Session[], name: string): Promise<void> {
+async function assertOver(t: Test, { a, b }: Pair, sessions: Session[], name: string): Promise<void> {
   const asked = sessions.flatMap((session) => [a, b].map(({ url }) => ({ url, ...session })))
   await Promise.all(
     asked.map(async ({ url, token, refreshToken }) => {
@@ -141,7 +110,7 @@ t.test('a session tells where it was last used from, and with what', async (t) =
 
 for (const storesOf of [postgresAndRedis, embedded]) {
   t.test(storesOf === embedded ? 'embedded' : 'two instances on Postgres and Redis', async (t) => {
-    const w = await world(t, storesOf)
+    const w = await startPair(t, {}, storesOf)
     const { a, b, clock, query } = w
 
     t.test('whoever asks sees their own live sessions, the youngest first', async (t) => {
@@ -483,7 +452,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
   t.test(
     `three sessions for each account, ${storesOf === embedded ? 'embedded' : 'on two instances'}`,
     async (t) => {
-      const w = await world(t, storesOf, { SESSIONS_PER_ACCOUNT: '3' })
+      const w = await startPair(t, { SESSIONS_PER_ACCOUNT: '3' }, storesOf)
       const { a, b, clock, query } = w
 
       t.test('the oldest one ends for the fourth, with its live tokens', async (t) => {
@@ -549,7 +518,7 @@ for (const storesOf of [postgresAndRedis, embedded]) {
 }
 
 t.test('one session for each account: of two logins at once the later one stays', async (t) => {
-  const w = await world(t, postgresAndRedis, { SESSIONS_PER_ACCOUNT: '1' })
+  const w = await startPair(t, { SESSIONS_PER_ACCOUNT: '1' })
   const { a, b, stores } = w
   const url = stores.env.DATABASE_URL as string
   const user = await registerAndLogIn(a.url)
@@ -587,7 +556,7 @@ t.test('one session for each account: of two logins at once the later one stays'
 })
 
 t.test('sessions from before they had an order are in that of their start', async (t) => {
-  const w = await world(t, postgresAndRedis, { SESSIONS_PER_ACCOUNT: '3' })
+  const w = await startPair(t, { SESSIONS_PER_ACCOUNT: '3' })
   const { a, clock, query, stores } = w
   const user = await registerAndLogIn(a.url)
   const held: Session[] = [user]
@@ -618,7 +587,7 @@ t.test('a login that ends the surplus and a logout of the others do not wait for
       await client.query(`alter database ${rows[0]?.name} set ${off} = off`)
     }
   })
-  const w = await world(t, async () => stores)
+  const w = await startPair(t, {}, async () => stores)
   const { a, b, clock } = w
   const strict = await startInstance(t, { stores, clock, env: { SESSIONS_PER_ACCOUNT: '1' } })
   const user = await registerAndLogIn(a.url)
@@ -643,7 +612,7 @@ t.test('a login that ends the surplus and a logout of the others do not wait for
 })
 
 t.test('what happens meanwhile', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, b, query } = w
 
   t.test('a login that was first is one of the others', async (t) => {
@@ -759,7 +728,7 @@ t.test('what happens meanwhile', async (t) => {
 })
 
 t.test('whatever many do at once to few accounts, nobody waits for another who waits for them', async (t) => {
-  const w = await world(t, postgresAndRedis, { SESSIONS_PER_ACCOUNT: '4' })
+  const w = await startPair(t, { SESSIONS_PER_ACCOUNT: '4' })
   const { a, b, stores } = w
   const users = await Promise.all([1, 2].map(() => registerAndLogIn(a.url)))
   const urls = [a.url, b.url]
@@ -824,7 +793,7 @@ t.test('whatever many do at once to few accounts, nobody waits for another who w
 })
 
 /** Waits until so many statements wait for locks. On a connection of its own: those of an instance may be taken. */
-async function waitForLock(t: Test, { stores }: World, count: number): Promise<void> {
+async function waitForLock(t: Test, { stores }: Pair, count: number): Promise<void> {
   const waiting = `select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
   await withClient(stores.env.DATABASE_URL as string, (client) =>
     eventually(t, async () => (await client.query(waiting)).rowCount === count, 1_500),
@@ -834,7 +803,7 @@ async function waitForLock(t: Test, { stores }: World, count: number): Promise<v
 /** Asks while a transaction keeps what it has changed to itself, and ends that once every request waits for it. */
 async function duringChange(
   t: Test,
-  w: World,
+  w: Pair,
   changes: string[],
   ask: () => Promise<Reply>[],
 ): Promise<Reply[]> {

@@ -1,16 +1,7 @@
 /** What takes the password once more: that a live session is not enough, that a proof is worth it, and what a new password ends. */
 import { decodeJwt } from 'jose'
 import t, { type Test } from 'tap'
-import type { Environment } from '../src/settings.ts'
-import {
-  createManualClock,
-  type Instance,
-  issuer,
-  postgresAndRedis,
-  type Stores,
-  startInstance,
-  withClient,
-} from './fixtures/app.ts'
+import { issuer, type Stores, withClient } from './fixtures/app.ts'
 import {
   bearer,
   call,
@@ -26,25 +17,9 @@ import {
   registerAndLogIn,
 } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { type Pair, startPair } from './fixtures/pair.ts'
 
 const newPassword = 'three blind mice went sailing'
-
-interface World {
-  a: Instance
-  b: Instance
-  clock: ReturnType<typeof createManualClock>
-  stores: Stores
-}
-
-async function world(t: Test, env: Environment = {}): Promise<World> {
-  const stores = await postgresAndRedis(t)
-  const clock = createManualClock()
-  const [a, b] = await Promise.all([
-    startInstance(t, { stores, clock, env }),
-    startInstance(t, { stores, clock, env }),
-  ])
-  return { a, b, clock, stores }
-}
 
 const reauthenticate = (url: string, token: string, password: string) =>
   post(url, '/reauthenticate', { password }, bearer(token))
@@ -64,19 +39,19 @@ const changePassword = (
 const endOne = (url: string, token: string, sid: string) =>
   call(url, `/sessions/${sid}`, { method: 'DELETE', headers: bearer(token) })
 
-async function assertLive(t: Test, { a, b }: World, tokens: string[], name: string): Promise<void> {
+async function assertLive(t: Test, { a, b }: Pair, tokens: string[], name: string): Promise<void> {
   for (const { url } of [a, b])
     for (const token of tokens) t.equal((await getProtected(url, token)).status, 200, name)
 }
 
-async function assertDead(t: Test, { a, b }: World, tokens: string[], name: string): Promise<void> {
+async function assertDead(t: Test, { a, b }: Pair, tokens: string[], name: string): Promise<void> {
   for (const { url } of [a, b])
     for (const token of tokens)
       t.strictSame(refusalOf(await getProtected(url, token)), refusal('token_revoked'), name)
 }
 
 t.test('a session that is older than its proof ends nobody else’s and changes no password', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, b, clock } = w
   const user = await registerAndLogIn(a.url)
   const other = await logIn(a.url, user)
@@ -112,7 +87,7 @@ t.test('a session that is older than its proof ends nobody else’s and changes 
 })
 
 t.test('how long a proof is fresh can be set', async (t) => {
-  const { a, clock } = await world(t, { FRESH_SECONDS: '60' })
+  const { a, clock } = await startPair(t, { FRESH_SECONDS: '60' })
   const user = await registerAndLogIn(a.url)
   clock.advance(61)
   const { headers } = await changePassword(a.url, user)
@@ -122,7 +97,7 @@ t.test('how long a proof is fresh can be set', async (t) => {
 t.test(
   'a proof makes the session fresh, and the token that asked for it is dead when it is given',
   async (t) => {
-    const w = await world(t)
+    const w = await startPair(t)
     const { a, b, clock } = w
     const user = await registerAndLogIn(a.url)
     const other = await logIn(a.url, user)
@@ -154,7 +129,7 @@ t.test(
 )
 
 t.test('a new password ends whatever was issued before, and this session goes on', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, b } = w
   const user = await registerAndLogIn(a.url)
   const sibling = await refresh(a.url, user.refreshToken)
@@ -198,7 +173,7 @@ const credentials = ({ username, password }: Pick<LoggedIn, 'username' | 'passwo
 })
 
 t.test('a password that is not changed ends nothing', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a } = w
   const user = await registerAndLogIn(a.url)
   const wrong = await changePassword(a.url, { ...user, password: 'not my password at all' })
@@ -212,7 +187,7 @@ t.test('a password that is not changed ends nothing', async (t) => {
 })
 
 t.test('where the session is in a cookie, its new refresh token is too', async (t) => {
-  const { a, b } = await world(t)
+  const { a, b } = await startPair(t)
   const { url } = a
   const user = await registerAndLogIn(url)
   const origin = { origin: issuer }
@@ -238,7 +213,7 @@ t.test('where the session is in a cookie, its new refresh token is too', async (
 t.test(
   'a password is changed by one of those who try at once, and by nobody who was logged out',
   async (t) => {
-    const w = await world(t)
+    const w = await startPair(t)
     const { a, b, stores } = w
     const user = await registerAndLogIn(a.url)
     let { password } = user
@@ -286,7 +261,7 @@ async function waitForLocks(t: Test, { env }: Stores, count: number): Promise<vo
 }
 
 t.test('a proof by the old password that is under way comes to nothing', async (t) => {
-  const w = await world(t)
+  const w = await startPair(t)
   const { a, b, stores } = w
   const user = await registerAndLogIn(a.url)
   await withClient(stores.env.DATABASE_URL as string, async (client) => {
@@ -303,7 +278,7 @@ t.test('a proof by the old password that is under way comes to nothing', async (
 })
 
 t.test('a login with the old password that is under way comes to nothing', async (t) => {
-  const { a, b, stores } = await world(t)
+  const { a, b, stores } = await startPair(t)
   const user = await registerAndLogIn(a.url)
   await withClient(stores.env.DATABASE_URL as string, async (client) => {
     await client.query('begin')
@@ -319,7 +294,7 @@ t.test('a login with the old password that is under way comes to nothing', async
 })
 
 t.test('guesses at the password of a session are counted, wherever they are made', async (t) => {
-  const { a } = await world(t, { LOGIN_RATE_MAX: '3', LOGIN_RATE_WINDOW_SECONDS: '900' })
+  const { a } = await startPair(t, { LOGIN_RATE_MAX: '3', LOGIN_RATE_WINDOW_SECONDS: '900' })
   const { url } = a
   const user = await registerAndLogIn(url)
   for (let guess = 0; guess < 3; guess++) {
@@ -335,7 +310,7 @@ t.test('guesses at the password of a session are counted, wherever they are made
 })
 
 t.test('a proof is told in the log, and no password is', async (t) => {
-  const { a } = await world(t)
+  const { a } = await startPair(t)
   const user = await registerAndLogIn(a.url)
   await reauthenticate(a.url, user.token, 'not my password at all')
   const { body } = await reauthenticate(a.url, user.token, user.password)
