@@ -17,7 +17,7 @@ const usage = `usage: latchkey                     serves; the settings are in t
        latchkey clients disable ID  closes it, with every token that it was issued
        latchkey users list [--query TEXT] [--role ROLE] [--status STATUS]
                                     lists the accounts of people whose name or address begins so
-       latchkey users create NAME [--email ADDRESS] [--role ROLE]...
+       latchkey users create NAME [--email ADDRESS [--email-verified]] [--role ROLE]...
                                     makes one, and tells its password this once
        latchkey users import FILE   makes those of another system: a line of JSON each, with username, password_hash (Argon2, bcrypt,
                                     or scrypt or PBKDF2 as Werkzeug and passlib write them), and email, email_verified and roles if

@@ -25,6 +25,7 @@ export const options = {
   scope: { type: 'string', multiple: true, default: [] as string[] },
   role: { type: 'string', multiple: true, default: [] as string[] },
   email: { type: 'string' },
+  'email-verified': { type: 'boolean', default: false },
   query: { type: 'string' },
   status: { type: 'string' },
   session: { type: 'string' },
@@ -114,7 +115,8 @@ export const commands: Record<string, Command> = {
   'users list': {
     operands: 0,
     options: ['query', 'role', 'status'],
-    async run(_, { query, role: [role], status }) {
+    async run(_, { query, role: [role, another], status }) {
+      if (another !== undefined) throw new Error('one role at a time')
       const filter = {
         ...given({ query, role }),
         ...(status !== undefined && { status: assertStatus(status) }),
@@ -129,8 +131,8 @@ export const commands: Record<string, Command> = {
   },
   'users create': {
     operands: 1,
-    options: ['email', 'role'],
-    run: (username, { email, role }) =>
+    options: ['email', 'email-verified', 'role'],
+    run: (username, { email, 'email-verified': email_verified, role }) =>
       withService(async ({ accounts }) => {
         const password = randomBytes(18).toString('base64url')
         const account = {
@@ -138,6 +140,7 @@ export const commands: Record<string, Command> = {
           password,
           roles: assertRoles(role),
           ...given({ email }),
+          ...(email_verified && { email_verified }),
         }
         assertAccount(account)
         return [{ ...(await accounts.createUser(account, { by })), password }]

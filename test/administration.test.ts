@@ -328,10 +328,17 @@ t.test('the same is done from a shell', async (t) => {
     return { code, stderr, told: code === 0 ? JSON.parse(stdout) : stdout }
   }
   const { username } = randomUser()
-  const created = await users('create', username, '--email', 'ada@example.org', '--role', 'editor')
+  const email = ['--email', 'ada@example.org', '--email-verified']
+  const created = await users('create', username, ...email, '--role', 'editor')
   t.equal(created.code, 0, created.stderr)
   const [{ id, password, ...account }] = created.told
-  t.match(account, { username, email: 'ada@example.org', roles: ['editor'], status: 'active' })
+  t.match(account, {
+    username,
+    email: 'ada@example.org',
+    email_verified: true,
+    roles: ['editor'],
+    status: 'active',
+  })
   t.notOk(created.stderr.includes(password), 'its password is told once, and not to the log')
   const session = await logIn(a.url, { username, password })
 
@@ -352,6 +359,7 @@ t.test('the same is done from a shell', async (t) => {
     { username },
   ])
   t.strictSame((await found('--query', username, '--role', 'author')).told, [])
+  t.match(await found('--role', 'author', '--role', 'editor'), { code: 1, stderr: /one role at a time/ })
   t.match(await found('--status', 'closed'), { code: 1, stderr: /no status/ })
   const loud = await users('revoke', username, '--dry-run', '--reason', 'a\u001b[2Jb')
   t.match(loud, { code: 1, stderr: /nothing that controls a terminal/ })

@@ -257,6 +257,7 @@ t.test('what happens to factors, addresses and guesses is told in a line and a r
   const token = await giveMailToken(databaseUrl, user.id, 'reset')
   await post(a.url, '/password/reset', { token, new_password: password })
   // From now on, nothing is from home.
+  await w.query('delete from familiar_networks')
   for (const wrong of ['x', 'y', 'z']) await enter(wrong)
   await endGuessing(databaseUrl, username)
   await enter(password)

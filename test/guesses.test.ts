@@ -14,7 +14,7 @@ import { randomUser, type User, withClient } from './fixtures/app.ts'
 import { bearer, call, post, type Reply, refusal, refusalOf, registerAndLogIn } from './fixtures/client.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { type Pair, startPair } from './fixtures/pair.ts'
-import { giveFactor, giveMailToken } from './fixtures/second-factor.ts'
+import { endGuessing, giveFactor, giveMailToken } from './fixtures/second-factor.ts'
 
 interface World extends Pair {
   databaseUrl: string
@@ -185,6 +185,7 @@ t.test('after a hundred wrong passwords in a row none is looked at, but for thos
   })
   t.equal(opened.status, 200)
   t.equal((await enter(b.url, user, somewhere())).status, 200, 'an admin lets them in again')
+  t.match(a.log.join(''), `"event":"guessing.forgiven","sub":"${id}","by":`)
 })
 
 t.test('where nobody has logged in from for a month, a guess is a stranger’s', async (t) => {
@@ -221,8 +222,21 @@ t.test('codes and the password of a session are counted as well', async (t) => {
   )
   const proof = { password: user.password, code: code() }
   t.equal((await post(a.url, '/reauthenticate', proof, held)).body.code, 'rate_limited', 'and at every door')
+  const { mfa_token } = (await enter(a.url, user, home)).body
+  const atHome = await post(b.url, '/login/mfa', { mfa_token, code: code() }, from(home))
+  t.equal(atHome.status, 200, 'but not for their owner at home, whoever else knows the password')
   clock.advance(900)
   t.equal((await ask(code())).status, 200)
+  await endGuessing(w.databaseUrl, user.username)
+  await w.query(`delete from guesses where kind not like '%code'`)
+  t.strictSame(
+    refusalOf(await ask(code())),
+    refusal(
+      'password_reset_required',
+      'This account was sent too many wrong codes: show a recovery code, or ask an admin.',
+    ),
+    'another password would be no remedy',
+  )
 
   const other = await owner(w)
   const wrong = { password: 'not my password at all' }
@@ -251,6 +265,18 @@ t.test('who registers is at home where they did', async (t) => {
   t.equal((await post(w.a.url, '/register', user, from(home))).status, 201)
   await exhaust(t, w, user)
   t.equal((await enter(w.b.url, user, home)).status, 200)
+})
+
+t.test('who resets a password is at home where they did', async (t) => {
+  const w = await world(t)
+  const user = await owner(w)
+  const [{ id } = {}] = await w.query('select id from users where username = $1', [user.username])
+  const token = await giveMailToken(w.databaseUrl, id as string, 'reset')
+  const password = 'three blind mice went sailing'
+  const there = from('198.51.100.99')
+  t.equal((await post(w.a.url, '/password/reset', { token, new_password: password }, there)).status, 204)
+  await exhaust(t, w, user)
+  t.equal((await enter(w.b.url, { ...user, password }, '198.51.100.99')).status, 200)
 })
 
 t.test('whoever holds a token, or has known the password, locks nobody out at home', async (t) => {

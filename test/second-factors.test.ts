@@ -1,7 +1,8 @@
 /** Authenticator apps: what a login takes, that no code works twice, and that nobody takes a factor away who has not shown it. */
+import { pbkdf2Sync } from 'node:crypto'
 import { decodeJwt } from 'jose'
 import { TOTP, URI } from 'otpauth'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { issuer, withClient } from './fixtures/app.ts'
 import {
   bearer,
@@ -20,6 +21,7 @@ import {
 import { eventually } from './fixtures/eventually.ts'
 import { type Pair, startPair } from './fixtures/pair.ts'
 import { runCli } from './fixtures/process.ts'
+import { giveFactor } from './fixtures/second-factor.ts'
 
 interface Enrolled extends LoggedIn {
   /** What the app shows, by default now. */
@@ -475,4 +477,42 @@ t.test('an admin takes a factor away from whoever has lost it', async (t) => {
   const { code, stdout } = await runCli(t, ['users', 'remove-mfa', other.username], { env })
   t.strictSame([code, stdout], [0, 'removed\n'])
   t.ok((await logIn(a.url, other)).token)
+})
+
+/** Somebody whose password takes a second to check, as others hashed it. */
+async function slow({ a, query }: Pair) {
+  const user = await registerAndLogIn(a.url)
+  const hash = pbkdf2Sync(user.password, 'salt', 3_000_000, 32, 'sha256').toString('hex')
+  await query('update users set password_hash = $1 where id = $2', [
+    `pbkdf2:sha256:3000000$salt$${hash}`,
+    user.id,
+  ])
+  await query('delete from guesses')
+  return user
+}
+
+/** Begins a login, and resolves when the account has been looked up, or is about to be. */
+async function beginLogin(t: Test, { a, query }: Pair, { username, password }: LoggedIn) {
+  const reply = post(a.url, '/login', { username, password })
+  await eventually(t, async () => (await query('select from guesses')).length > 0)
+  return () => reply
+}
+
+t.test('a login that began before the app counted takes a code of it all the same', async (t) => {
+  const w = await startPair(t)
+  const user = await slow(w)
+  const reply = await beginLogin(t, w, user)
+  await giveFactor(w.a.app, w.stores.env.DATABASE_URL as string, user.id)
+  t.equal((await reply()).body.code, 'mfa_required')
+})
+
+t.test('whoever is deleted while they log in is nobody', async (t) => {
+  const w = await startPair(t)
+  for (const hasApp of [true, false]) {
+    const user = await slow(w)
+    if (hasApp) await giveFactor(w.a.app, w.stores.env.DATABASE_URL as string, user.id)
+    const reply = await beginLogin(t, w, user)
+    await w.query('delete from users where id = $1', [user.id])
+    t.strictSame(refusalOf(await reply()), refusal('invalid_credentials'))
+  }
 })

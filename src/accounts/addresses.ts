@@ -19,12 +19,12 @@ export interface Addresses {
   /** Has a link mailed to whoever is to have this address, as soon as the transaction is committed; nothing, where nothing can be mailed. */
   askToVerify(tx: Database, user: Pick<User, 'id' | 'generation'>, email: string): Promise<void>
   /** The same for somebody who is logged in; the address is theirs when the link has been followed. @throws Outcome `reauthentication_required` */
-  change(holder: ProvenHolder & { ver: number }, email: string, origin: Origin): Promise<void>
+  change(holder: ProvenHolder, email: string, origin: Origin): Promise<void>
   /** @returns what is to be mailed */
   composeVerification(
     job: { userId?: string; generation?: string; email?: string },
     attempt: number,
-  ): Promise<Letter[]>
+  ): Promise<Letter | undefined>
   /** @throws Outcome `invalid_token` */
   verify(token: string, origin: Origin): Promise<void>
 }
@@ -74,21 +74,19 @@ export function createAddresses(options: AddressesOptions): Addresses {
         .select()
         .from(users)
         .where(and(eq(users.id, userId), eq(users.generation, Number(generation))))
-      if (!user || (attempt === 1 && !(await mayWriteTo(email, verificationJob)))) return []
+      if (!user || (attempt === 1 && !(await mayWriteTo(email, verificationJob, user.id)))) return undefined
       const token = await mailTokens.issue(user, 'verify', email)
       // No name: whoever chose it may not be who reads this.
-      return [
-        {
-          to: email,
-          subject: `Is this your address at ${serviceName}?`,
-          text: `Somebody at ${serviceName} says that this is their address. If that is you, say so here, within a day:
+      return {
+        to: email,
+        subject: `Is this your address at ${serviceName}?`,
+        text: `Somebody at ${serviceName} says that this is their address. If that is you, say so here, within a day:
 
   ${new URL(`#verify=${token}`, appUrl).href}
 
 It is not you? Then do nothing, and nothing comes of it.
 `,
-        },
-      ]
+      }
     },
 
     async verify(token, origin) {

@@ -1,5 +1,5 @@
 import { asc, eq } from 'drizzle-orm'
-import type { Audit, Origin } from '../audit/events.ts'
+import type { Audit } from '../audit/events.ts'
 import { longestLifetimeSeconds } from '../bearer/claims.ts'
 import { type Clock, inSeconds } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
@@ -11,6 +11,7 @@ import type { Endings } from '../sessions/endings.ts'
 import { stepGeneration } from '../sessions/generation.ts'
 import type { SessionSummary, Sessions } from '../sessions/sessions.ts'
 import type { AccessTokens } from '../tokens/access-tokens.ts'
+import { type Actor, assertActor } from './actors.ts'
 import { type Directory, type ManagedAccount, managedAccountOf } from './directory.ts'
 import type { Guesses } from './guesses.ts'
 import type { NewAccount, Register } from './registration.ts'
@@ -24,13 +25,6 @@ export interface Recall {
   reason?: string
   /** Only tells what would end. */
   dry_run?: boolean
-}
-
-/** Who does something, and where the request came from, if it was one. */
-export interface Actor {
-  /** The `sub` of an admin, or `cli`. */
-  by: string
-  origin?: Origin
 }
 
 /**
@@ -85,7 +79,8 @@ interface Change {
 export function createAdministration(options: AdministrationOptions): Administration {
   const { directory, clock, accessTokens, sessions, register, factors, guesses, revoke, audit } = options
 
-  async function change(id: string, { reason, unseats, survivors, apply }: Change, origin?: Origin) {
+  async function change(id: string, { reason, unseats, survivors, apply }: Change, actor: Actor) {
+    const { origin } = actor
     let changed = undefined as Record<'before' | 'user', User> | undefined
     await revoke({
       // Whether there is anything to revoke turns out under the locks.
@@ -93,6 +88,7 @@ export function createAdministration(options: AdministrationOptions): Administra
       reason,
       ...(origin && { origin }),
       async within(tx) {
+        await assertActor(tx, actor)
         const admins = unseats ? await lockAdmins(tx) : undefined
         const [user] = await tx.select().from(users).where(eq(users.id, id)).for('update')
         if (!user) throw new Outcome('not_found')
@@ -117,9 +113,9 @@ export function createAdministration(options: AdministrationOptions): Administra
   }
 
   return {
-    createUser: async (account, { by, origin }) => managedAccountOf(await register(account, origin, by)),
+    createUser: async (account, actor) => managedAccountOf(await register(account, actor.origin, actor)),
 
-    async setRoles(id, roles, { by, origin }) {
+    async setRoles(id, roles, actor) {
       const sorted = [...roles].sort()
       const isSame = (user: User) => sorted.join() === [...user.roles].sort().join()
       const { before, user } = await change(
@@ -130,15 +126,17 @@ export function createAdministration(options: AdministrationOptions): Administra
           survivors: (user) => (isSame(user) ? undefined : 'all'),
           apply: (tx, user) => update(tx, user, { roles: sorted }),
         },
-        origin,
+        actor,
       )
+      const { by, origin } = actor
       if (!isSame(before))
         audit.record({ event: 'account.roles_changed', sub: user.id, roles: user.roles, by }, origin)
       return managedAccountOf(user)
     },
 
-    async setStatus(id, status, { by, origin }) {
+    async setStatus(id, status, actor) {
       const isClosing = status === 'disabled'
+      let wasKeptOut = false
       const { before, user } = await change(
         id,
         {
@@ -147,18 +145,20 @@ export function createAdministration(options: AdministrationOptions): Administra
           survivors: (user) => (isClosing && user.status === 'active' ? 'none' : undefined),
           async apply(tx, user) {
             // Whom guesses have kept out is let in again.
-            if (!isClosing) await guesses.forgetAll(tx, user.username)
+            if (!isClosing) wasKeptOut = await guesses.forgetAll(tx, user.username)
             return await update(tx, user, { status })
           },
         },
-        origin,
+        actor,
       )
+      const { by, origin } = actor
       const event = isClosing ? 'account.disabled' : 'account.enabled'
       if (before.status !== status) audit.record({ event, sub: user.id, by }, origin)
+      if (wasKeptOut) audit.record({ event: 'guessing.forgiven', sub: user.id, by }, origin)
       return managedAccountOf(user)
     },
 
-    async deleteUser(id, { by, origin }) {
+    async deleteUser(id, actor) {
       const { user } = await change(
         id,
         {
@@ -171,12 +171,14 @@ export function createAdministration(options: AdministrationOptions): Administra
             return user
           },
         },
-        origin,
+        actor,
       )
+      const { by, origin } = actor
       audit.record({ event: 'account.deleted', sub: user.id, by }, origin)
     },
 
-    async recall(id, { session_id: asked, reason = 'admin', dry_run = false }, { by, origin }) {
+    async recall(id, { session_id: asked, reason = 'admin', dry_run = false }, actor) {
+      const { by, origin } = actor
       const { id: sub } = await directory.findUser(id)
       const session_id = asked?.toLowerCase()
       const live = await sessions.list({ sub, sid: '' })
@@ -188,7 +190,7 @@ export function createAdministration(options: AdministrationOptions): Administra
         await change(
           id,
           { reason, unseats: false, survivors: () => 'none', apply: async (_tx, user) => user },
-          origin,
+          actor,
         )
       audit.record(
         { event: 'account.recalled', sub, sids: ending.map((session) => session.id), reason, by },

@@ -2,10 +2,11 @@
  * Wrong passwords and codes, counted in Postgres: so for all instances together, and while Redis is away. They are counted by the
  * name that was typed, whether or not somebody has it, so that nothing tells which.
  *
- * Strangers do not lock anybody out: where an account has logged in from lately, only what comes from there counts.
+ * Strangers do not lock anybody out: where an account has logged in from lately, only what comes from there counts. Wrong codes are
+ * counted apart from wrong passwords, for another password is no remedy.
  */
 import { createHash } from 'node:crypto'
-import { and, eq, ne, sql } from 'drizzle-orm'
+import { and, eq, notInArray, sql } from 'drizzle-orm'
 import type { Audit, Origin } from '../audit/events.ts'
 import type { Clock } from '../db/clock.ts'
 import type { Database } from '../db/connect.ts'
@@ -49,8 +50,8 @@ export interface Guesses {
   remember(userId: string, network: string, tx?: Database): Promise<void>
   /** Begins to count wrong passwords anew, but not wrong codes: whoever reads somebody's mail must not try more of those. */
   forgetPasswords(tx: Database, username: string): Promise<void>
-  /** Begins to count all anew. */
-  forgetAll(tx: Database, username: string): Promise<void>
+  /** Begins to count all anew. @returns whether there was an end to any of it */
+  forgetAll(tx: Database, username: string): Promise<boolean>
   /** What comes from where the account is known is a stranger's again: the one who knew its password may be among them. */
   forgetNetworks(tx: Database, userId: string): Promise<void>
 }
@@ -66,15 +67,24 @@ export interface GuessesOptions {
 /** NIST SP 800-63B-4 §3.2.2: consecutive failed attempts on a single account. */
 export const mostInARow = 100
 export const familiarDays = 30
+const endOfCodes = 'This account was sent too many wrong codes: show a recovery code, or ask an admin.'
 
-/** Of a password it depends on where it comes from. */
-const kindOf = { password: null, own_password: 'session', code: 'code' } as const
+const kindsOf = {
+  password: { familiar: 'familiar', strange: 'strange' },
+  code: { familiar: 'familiar_code', strange: 'strange_code' },
+  own_password: { familiar: 'session', strange: 'session' },
+} as const satisfies Record<Guessed, Record<'familiar' | 'strange', GuessKind>>
+/** As many of these as anybody likes would be too many, for a code is short. */
+const limited: GuessKind[] = ['strange', 'familiar_code', 'strange_code']
+const codes: GuessKind[] = ['familiar_code', 'strange_code']
 
 interface Attempt {
   account: Buffer
   username: string
   network: string
-  kind: GuessKind | null
+  /** What it is if it comes from a network of the account, and if not. */
+  familiar: GuessKind
+  strange: GuessKind
   now: number
   windowEnd: number
   familiarSince: number
@@ -105,8 +115,8 @@ const countAttempt = prepare<Attempt, Count>(
         and familiar_networks.seen_at > ${momentInSql(given('familiarSince'))}
     )
     insert into guesses (account, kind, recent, window_ends_at, in_a_row, last_at)
-    select ${given('account')}::bytea, coalesce(${given('kind')}::text, case when exists (select from seen)
-      then 'familiar' else 'strange' end), 1, ${momentInSql(given('windowEnd'))}, 0, ${now}
+    select ${given('account')}::bytea, case when exists (select from seen) then ${given('familiar')}::text
+      else ${given('strange')} end, 1, ${momentInSql(given('windowEnd'))}, 0, ${now}
     on conflict (account, kind) do update set last_at = excluded.last_at,
       recent = case when guesses.window_ends_at > ${now} then guesses.recent + 1 else 1 end,
       window_ends_at = case when guesses.window_ends_at > ${now} then guesses.window_ends_at
@@ -138,7 +148,8 @@ const forgetKind = prepare<{ account: Buffer; kind: GuessKind }, { inARow: numbe
 const rememberNetwork = prepare<{ userId: string; network: string; now: number }, object>(
   sql`
     insert into familiar_networks (user_id, network, seen_at)
-    values (${sql.placeholder('userId')}, ${sql.placeholder('network')}, ${momentInSql(sql.placeholder('now'))})
+    select id, ${sql.placeholder('network')}, ${momentInSql(sql.placeholder('now'))} from users
+    where id = ${sql.placeholder('userId')} for key share
     on conflict (user_id, network) do update set seen_at = excluded.seen_at`,
 )
 
@@ -151,7 +162,7 @@ export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Gues
       account,
       username,
       network: origin.network,
-      kind: kindOf[guessed],
+      ...kindsOf[guessed],
       now: at,
       windowEnd: at + limit.windowSeconds * 1000,
       familiarSince: at - familiarDays * 86_400_000,
@@ -160,13 +171,13 @@ export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Gues
     const [count] = await alone(db, (db) => countAttempt(db, attempt))
     const { kind, recent, inARow, windowEndsAt, sub, isAtHome } = count as Count
     const about = sub === null ? {} : { sub }
-    const end = () => new Outcome('password_reset_required')
+    const end = () =>
+      new Outcome('password_reset_required', codes.includes(kind) ? { detail: endOfCodes } : {})
     if (inARow >= mostInARow) {
       audit.record({ event: 'guess.refused', kind, ...about }, origin)
       throw end()
     }
-    const isLimited = kind === 'strange' || kind === 'code'
-    if (isLimited && limit.max > 0 && recent > limit.max) {
+    if (limited.includes(kind) && limit.max > 0 && recent > limit.max) {
       if (recent === limit.max + 1)
         audit.record({ event: 'limit.exceeded', limit: 'account', ...about }, origin)
       throw new Outcome('rate_limited', { retryAfterSeconds: Math.ceil((windowEndsAt - at) / 1000) })
@@ -203,11 +214,17 @@ export function createGuesses({ db, clock, limit, audit }: GuessesOptions): Gues
     },
 
     async forgetPasswords(tx, username) {
-      await tx.delete(guesses).where(and(eq(guesses.account, accountOf(username)), ne(guesses.kind, 'code')))
+      await tx
+        .delete(guesses)
+        .where(and(eq(guesses.account, accountOf(username)), notInArray(guesses.kind, codes)))
     },
 
     async forgetAll(tx, username) {
-      await tx.delete(guesses).where(eq(guesses.account, accountOf(username)))
+      const gone = await tx
+        .delete(guesses)
+        .where(eq(guesses.account, accountOf(username)))
+        .returning({ inARow: guesses.inARow })
+      return gone.some(({ inARow }) => inARow >= mostInARow)
     },
 
     async forgetNetworks(tx, userId) {

@@ -1,4 +1,7 @@
-/** An address is written to so often in an hour, by whomever it was given: nobody's mailbox is to be filled from here. */
+/**
+ * An address is written to so often in an hour, by whomever it was given: nobody's mailbox is to be filled from here. Each kind of mail is
+ * counted by itself: whoever registers with somebody's address must not use up the links that recover their account.
+ */
 import { createHash } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import type { Audit } from '../audit/events.ts'
@@ -7,8 +10,8 @@ import type { Database } from '../db/connect.ts'
 import { alone } from '../db/durably.ts'
 import { guesses } from '../db/tables.ts'
 
-/** @param kind of the mail that would go there, for the audit */
-export type MayWriteTo = (email: string, kind: string) => Promise<boolean>
+/** @param kind of the mail that would go there. @param sub whose account it would be about, for the audit */
+export type MayWriteTo = (email: string, kind: string, sub: string) => Promise<boolean>
 
 const most = 5
 const windowMs = 3_600_000
@@ -22,10 +25,11 @@ export function createMailboxLimit({
   clock: Clock
   audit: Audit
 }): MayWriteTo {
-  return async function mayWriteTo(email, kind) {
+  return async function mayWriteTo(email, kind, sub) {
     const now = new Date(clock.now())
     const windowEndsAt = new Date(now.getTime() + windowMs)
-    const account = createHash('sha256').update(email.toLowerCase()).digest()
+    // No username has a space in it: none begins to count this anew.
+    const account = createHash('sha256').update(`${kind} ${email.toLowerCase()}`).digest()
     const isOpen = sql`${guesses.windowEndsAt} > ${now.toISOString()}::timestamptz`
     const [count] = await alone(db, (db) =>
       db
@@ -42,7 +46,7 @@ export function createMailboxLimit({
         .returning({ recent: guesses.recent }),
     )
     const may = (count?.recent ?? 0) <= most
-    if (!may) audit.record({ event: 'mail.withheld', kind })
+    if (!may) audit.record({ event: 'mail.withheld', kind, sub })
     return may
   }
 }

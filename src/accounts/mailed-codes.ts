@@ -13,7 +13,7 @@ export interface MailedCodes {
   send(tx: Database, challenge: Buffer, expiresAt: Date): Promise<void>
   isRight(mailedCode: Buffer, code: string): 'mail' | undefined
   /** @returns what is to be mailed, with another code each time */
-  compose(challenge: Buffer): Promise<Letter[]>
+  compose(challenge: Buffer): Promise<Letter | undefined>
 }
 
 export interface MailedCodesOptions {
@@ -46,18 +46,16 @@ export const createMailedCodes = ({ db, clock, queue, serviceName }: MailedCodes
         ),
       )
       .returning({ email: users.email, username: users.username })
-    if (!challenged?.email) return []
-    return [
-      {
-        to: challenged.email,
-        subject: `${code} is your code for ${serviceName}`,
-        text: `Somebody, you we hope, logs in to ${serviceName} as ${challenged.username} with the right password. The code is
+    if (!challenged?.email) return undefined
+    return {
+      to: challenged.email,
+      subject: `${code} is your code for ${serviceName}`,
+      text: `Somebody, you we hope, logs in to ${serviceName} as ${challenged.username} with the right password. The code is
 
   ${code}
 
 It is good for five minutes. If it was not you, choose another password.
 `,
-      },
-    ]
+    }
   },
 })

@@ -57,11 +57,20 @@ export function createMfaLogin(options: MfaLoginOptions): {
     const mfa_token = generateOpaqueToken()
     const hash = hashOpaqueToken(mfa_token)
     const expiresAt = new Date(clock.now() + challengeMs)
-    await durably(db, async (tx) => {
+    const isChallenged = await durably(db, async (tx) => {
       const { id: userId, generation } = user
+      const [owner] = await tx
+        .select({ id: users.id })
+        .from(users)
+        .where(and(eq(users.id, userId), eq(users.generation, generation)))
+        .for('key share')
+      if (!owner) return false
       await tx.insert(mfaChallenges).values({ hash, userId, generation, remember, expiresAt })
       if (byMail) await mailedCodes.send(tx, hash, expiresAt)
+      return true
     })
+    // Gone, or changed: admission sees it too.
+    if (!isChallenged) return
     await guess.wasRight()
     audit.record({ event: 'login.challenged', sub: user.id, methods }, origin)
     throw new Outcome('mfa_required', { members: { mfa_token, methods } })

@@ -14,7 +14,7 @@ export interface Notices {
     notice: Notice,
   ): Promise<void>
   /** @returns what is to be mailed */
-  compose(job: { to?: string; username?: string; notice?: string }): Promise<Letter[]>
+  compose(job: { to?: string; username?: string; notice?: string }): Promise<Letter>
 }
 
 export interface NoticesOptions {
@@ -38,14 +38,12 @@ export const createNotices = ({ queue, serviceName }: NoticesOptions): Notices =
   },
 
   async compose({ to = '', username = '', notice = '' }) {
-    return [
-      {
-        to,
-        subject: `Your account at ${serviceName}`,
-        text: `${username} at ${serviceName} ${notices[notice as Notice]}. That was you? Then all is well. If it was not, ask for another
+    return {
+      to,
+      subject: `Your account at ${serviceName}`,
+      text: `${username} at ${serviceName} ${notices[notice as Notice]}. That was you? Then all is well. If it was not, ask for another
 password, end all sessions, and tell whoever runs ${serviceName}.
 `,
-      },
-    ]
+    }
   },
 })

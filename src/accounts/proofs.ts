@@ -7,6 +7,7 @@ export type FactorMethod = 'totp' | 'recovery_code'
 export interface ProvenHolder {
   sub: string
   sid: string
+  ver: number
   auth_time: number
   acr: string
 }

@@ -28,8 +28,10 @@ export interface ForgottenAccount {
 export interface Recovery {
   /** Whether or not there is such an account: who that is, and whether they can be mailed to, is looked up when the mail is due. */
   forgot(account: ForgottenAccount, origin: Origin): Promise<void>
-  /** @returns what is to be mailed: to each account of that name or address, where the address is verified */
-  compose(account: ForgottenAccount, attempt: number): Promise<Letter[]>
+  /** Has a link mailed to each account of that name or address, where the address is verified. */
+  answer(account: ForgottenAccount): Promise<undefined>
+  /** @returns what is to be mailed */
+  composeLink(job: { userId?: string }, attempt: number): Promise<Letter | undefined>
   /**
    * Gives the account another password and ends all its sessions. The second factor stays. When it resolves, no instance accepts what was
    * issued before.
@@ -47,7 +49,7 @@ export interface RecoveryOptions {
   accessTokens: Pick<AccessTokens, 'latestExpiry'>
   passwordRules: PasswordRules
   passwords: Pick<Passwords, 'hash'>
-  guesses: Pick<Guesses, 'forgetPasswords' | 'forgetNetworks'>
+  guesses: Pick<Guesses, 'forgetPasswords' | 'forgetNetworks' | 'remember'>
   mayWriteTo: MayWriteTo
   notices: Pick<Notices, 'tell'>
   revoke: Revoke
@@ -58,9 +60,12 @@ export interface RecoveryOptions {
 }
 
 export const forgotJob = 'forgot'
+export const resetJob = 'reset'
 
 /** Of one address. */
 const mostAccounts = 5
+
+const canReset = and(isNotNull(users.emailVerifiedAt), eq(users.status, 'active'))
 
 export function createRecovery(options: RecoveryOptions): Recovery {
   const { db, clock, queue, mailTokens, accessTokens, passwordRules, passwords, guesses, revoke, audit } =
@@ -75,9 +80,9 @@ export function createRecovery(options: RecoveryOptions): Recovery {
       audit.record({ event: 'recovery.asked' }, origin)
     },
 
-    async compose({ username = '', email = '' }, attempt) {
+    async answer({ username = '', email = '' }) {
       const found = await db
-        .select()
+        .select({ id: users.id })
         .from(users)
         .where(
           and(
@@ -85,19 +90,35 @@ export function createRecovery(options: RecoveryOptions): Recovery {
               eq(users.username, canonicalUsername(username) ?? ''),
               eq(sql`lower(${users.email})`, email.toLowerCase()),
             ),
-            isNotNull(users.emailVerifiedAt),
-            eq(users.status, 'active'),
+            canReset,
           ),
         )
         .orderBy(asc(users.createdAt))
         .limit(mostAccounts)
-      const letters: Letter[] = []
-      for (const user of found) {
-        const to = user.email as string
-        if (attempt > 1 || (await mayWriteTo(to, forgotJob)))
-          letters.push(letterOf(to, user.username, await mailTokens.issue(user, 'reset', to)))
+      await durably(db, async (tx) => {
+        for (const { id: userId } of found) await queue?.add(tx, { kind: resetJob, payload: { userId } })
+      })
+      return undefined
+    },
+
+    async composeLink({ userId = '' }, attempt) {
+      const [user] = await db
+        .select()
+        .from(users)
+        .where(and(eq(users.id, userId), canReset))
+      const to = user?.email
+      if (!to || (attempt === 1 && !(await mayWriteTo(to, resetJob, userId)))) return undefined
+      const token = await mailTokens.issue(user, 'reset', to)
+      return {
+        to,
+        subject: `Another password for ${serviceName}`,
+        text: `Somebody, you we hope, has forgotten the password of ${user.username} at ${serviceName}. Choose another one here, within the hour:
+
+  ${new URL(`#reset=${token}`, appUrl).href}
+
+It was not you? Then do nothing, and nothing changes.
+`,
       }
-      return letters
     },
 
     async reset({ token, new_password }, origin) {
@@ -114,6 +135,7 @@ export function createRecovery(options: RecoveryOptions): Recovery {
           await notices.tell(tx, user, 'password_changed')
           await guesses.forgetPasswords(tx, user.username)
           await guesses.forgetNetworks(tx, user.id)
+          await guesses.remember(user.id, origin.network, tx)
           const latestExpiry = accessTokens.latestExpiry(inSeconds(clock))
           const now = new Date(clock.now())
           return [await stepGeneration(tx, { user, survivors: 'none', latestExpiry, now })]
@@ -121,18 +143,5 @@ export function createRecovery(options: RecoveryOptions): Recovery {
       })
       audit.record({ event: 'account.password_reset', sub: user.id }, origin)
     },
-  }
-
-  function letterOf(to: string, username: string, token: string): Letter {
-    return {
-      to,
-      subject: `Another password for ${serviceName}`,
-      text: `Somebody, you we hope, has forgotten the password of ${username} at ${serviceName}. Choose another one here, within the hour:
-
-  ${new URL(`#reset=${token}`, appUrl).href}
-
-It was not you? Then do nothing, and nothing changes.
-`,
-    }
   }
 }

@@ -6,6 +6,7 @@ import { durably } from '../db/durably.ts'
 import { isUniqueViolation } from '../db/errors.ts'
 import { users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
+import { type Actor, assertActor } from './actors.ts'
 import type { Addresses } from './addresses.ts'
 import type { Guesses } from './guesses.ts'
 import { isImportable } from './imported-hashes.ts'
@@ -29,10 +30,10 @@ export interface NewAccount {
 /**
  * Makes an account.
  *
- * @param by who does, if it is not the person
- * @throws Outcome `invalid_request`, `weak_password`, `username_taken`, `overloaded`
+ * @param actor who does, if it is not the person
+ * @throws Outcome `invalid_request`, `weak_password`, `username_taken`, `overloaded`, `token_revoked` if the actor was faster banned
  */
-export type Register = (account: NewAccount, origin?: Origin, by?: string) => Promise<User>
+export type Register = (account: NewAccount, origin?: Origin, actor?: Actor) => Promise<User>
 
 export interface RegistrationOptions {
   db: Database
@@ -67,7 +68,7 @@ export function createRegistration({
     return password_hash
   }
 
-  return async function register(account, origin, by) {
+  return async function register(account, origin, actor) {
     const { email, email_verified = false, roles = [] } = account
     const username = canonicalUsername(account.username)
     if (username === undefined) {
@@ -87,16 +88,17 @@ export function createRegistration({
     }
     try {
       const inserted = await durably(db, async (tx) => {
+        if (actor) await assertActor(tx, actor)
         const [inserted] = await tx.insert(users).values(user).returning()
         const made = inserted as User
         if (email !== undefined && !email_verified) await addresses.askToVerify(tx, made, email)
         // What was guessed before there was anything to guess at must not keep its owner out, nor where they come from.
         await guesses.forgetAll(tx, username)
-        if (origin && by === undefined) await guesses.remember(user.id, origin.network, tx)
+        if (origin && !actor) await guesses.remember(user.id, origin.network, tx)
         return made
       })
       audit.record(
-        { event: 'account.registered', sub: user.id, ...(by !== undefined && { by, roles }) },
+        { event: 'account.registered', sub: user.id, ...(actor && { by: actor.by, roles }) },
         origin,
       )
       return inserted

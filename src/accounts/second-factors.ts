@@ -8,8 +8,10 @@ import type { Sealer } from '../db/sealing.ts'
 import { mfaChallenges, sessions, totpFactors, users } from '../db/tables.ts'
 import { Outcome } from '../outcomes.ts'
 import type { AssertFresh } from '../sessions/freshness.ts'
+import { type Actor, assertActor } from './actors.ts'
 import type { Guesses } from './guesses.ts'
 import type { Notices } from './notices.ts'
+import { assertUnchanged } from './own-password.ts'
 import { byPassword, type FactorMethod, type ProvenHolder } from './proofs.ts'
 import {
   canonicalCode,
@@ -26,7 +28,10 @@ export interface FactorSummary {
   recovery_codes_left: number
 }
 
-/** All that take a holder throw Outcome `reauthentication_required` where their proof is too old, or too weak to change what is there. */
+/**
+ * All that take a holder throw Outcome `reauthentication_required` where their proof is too old, or too weak to change what is there, and
+ * `token_revoked` where another password or a ban was faster.
+ */
 export interface SecondFactors {
   summarize(sub: string): Promise<FactorSummary>
   /** Begins to set up an app, in place of one that was begun before. @throws Outcome `already_enrolled` */
@@ -37,7 +42,7 @@ export interface SecondFactors {
   renewRecoveryCodes(holder: ProvenHolder, origin: Origin): Promise<string[]>
   remove(holder: ProvenHolder, origin: Origin): Promise<void>
   /** For an admin, of somebody who has lost everything. @throws Outcome `not_found` if there is no account */
-  removeOf(sub: string, actor: { by: string; origin?: Origin }): Promise<void>
+  removeOf(sub: string, actor: Actor): Promise<void>
   /** Uses a code up. @returns what it is a code of, or undefined if it is not good (any more) */
   use(tx: Database, sub: string, code: string): Promise<FactorMethod | undefined>
   /** Counts it as a guess, if it can be guessed. @returns what the judgement has found. @throws Outcome as guessing */
@@ -126,11 +131,11 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     async enrol(holder) {
       assertFresh(holder)
       const { sub } = holder
-      const { username } = await findUser(sub)
       const secret = generateTotpSecret()
       const factor = { userId: sub, sealedSecret: sealer.seal(purposeOf(sub), secret) }
-      const begun = await durably(db, (tx) =>
-        tx
+      const username = await durably(db, async (tx) => {
+        const { username } = await assertUnchanged(tx, holder)
+        const begun = await tx
           .insert(totpFactors)
           .values(factor)
           .onConflictDoUpdate({
@@ -138,18 +143,20 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
             set: factor,
             setWhere: isNull(totpFactors.confirmedAt),
           })
-          .returning({ userId: totpFactors.userId }),
-      )
-      if (begun.length === 0) throw new Outcome('already_enrolled')
+          .returning({ userId: totpFactors.userId })
+        if (begun.length === 0) throw new Outcome('already_enrolled')
+        return username
+      })
       return await describeEnrolment(secret, { issuer: serviceName, username })
     },
 
     async confirm(holder, code, origin) {
       assertFresh(holder)
       const { sub, sid } = holder
-      const user = await findUser(sub)
-      const codes = await guesses.judge(user.username, 'code', origin, () =>
+      const { username } = await findUser(sub)
+      const codes = await guesses.judge(username, 'code', origin, () =>
         durably(db, async (tx) => {
+          const user = await assertUnchanged(tx, holder)
           if (!(await useTotp(tx, sub, canonicalCode(code), false))) return undefined
           // What was challenged before takes less than a login takes now.
           await tx.delete(mfaChallenges).where(eq(mfaChallenges.userId, sub))
@@ -169,11 +176,11 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
       assertFresh(holder)
       const { sub, sid } = holder
       const codes = await durably(db, async (tx) => {
+        await assertUnchanged(tx, holder)
         const [factor] = await tx
           .select()
           .from(totpFactors)
           .where(and(eq(totpFactors.userId, sub), isNotNull(totpFactors.confirmedAt)))
-          .for('update')
         if (!factor) throw new Outcome('not_found')
         // Whoever logged in before it was set up has not shown it.
         assertFresh(holder, 'aal2')
@@ -186,9 +193,9 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
     async remove(holder, origin) {
       assertFresh(holder)
       const { sub } = holder
-      const user = await findUser(sub)
       const wasConfirmed = await durably(db, async (tx) => {
-        const [factor] = await tx.select().from(totpFactors).where(eq(totpFactors.userId, sub)).for('update')
+        const user = await assertUnchanged(tx, holder)
+        const [factor] = await tx.select().from(totpFactors).where(eq(totpFactors.userId, sub))
         if (!factor) throw new Outcome('not_found')
         if (factor.confirmedAt) assertFresh(holder, 'aal2')
         return await clear(tx, user)
@@ -196,11 +203,15 @@ export function createSecondFactors(options: SecondFactorsOptions): SecondFactor
       if (wasConfirmed) audit.record({ event: 'factor.removed', sub }, origin)
     },
 
-    async removeOf(sub, { by, origin }) {
-      const [user] = await db.select().from(users).where(eq(users.id, sub))
-      if (!user) throw new Outcome('not_found')
-      if (await durably(db, (tx) => clear(tx, user)))
-        audit.record({ event: 'factor.removed', sub, by }, origin)
+    async removeOf(sub, actor) {
+      const { by, origin } = actor
+      const wasConfirmed = await durably(db, async (tx) => {
+        await assertActor(tx, actor)
+        const [user] = await tx.select().from(users).where(eq(users.id, sub)).for('no key update')
+        if (!user) throw new Outcome('not_found')
+        return await clear(tx, user)
+      })
+      if (wasConfirmed) audit.record({ event: 'factor.removed', sub, by }, origin)
     },
 
     async use(tx, sub, typed) {

@@ -57,12 +57,14 @@ export type AuditEvent =
   /** It could not be sent for as long as it would have been of use. */
   | { event: 'mail.dropped'; kind: string }
   /** Its address has been written to often enough. */
-  | { event: 'mail.withheld'; kind: string }
+  | { event: 'mail.withheld'; kind: string; sub: string }
   | { event: 'factor.enrolled' | 'recovery_codes.renewed'; sub: string; sid: string }
   /** `by` is absent where its owner did. */
   | { event: 'factor.removed'; sub: string; by?: string }
   /** Nobody comes in by guessing any more, nor by knowing, in this way: `kind` as in accounts/guesses. */
   | { event: 'guessing.ended' | 'guess.refused'; sub?: string; kind: string }
+  /** Whom guesses had kept out is let in again. */
+  | { event: 'guessing.forgiven'; sub: string; by: string }
   | { event: 'account.recalled'; sub: string; sids: readonly string[]; reason: string; by: string }
   | { event: 'token.recalled'; jti: string; reason: string; by: string }
   | { event: 'account.roles_changed'; sub: string; roles: readonly string[]; by: string }

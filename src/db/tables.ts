@@ -268,10 +268,12 @@ export const guesses = pgTable(
     /** SHA-256 of the username in its canonical form, whether or not somebody has it. */
     account: bytea().notNull(),
     /**
-     * Passwords from networks that the account has logged in from lately, passwords from others, those that a session shows once more,
-     * and codes. Of an address, in place of a username: mails.
+     * Passwords from networks that the account has logged in from lately, and from others; codes from those, and from others; passwords
+     * that a session shows once more. Of an address, in place of a username: mails.
      */
-    kind: text({ enum: ['familiar', 'strange', 'session', 'code', 'mail'] }).notNull(),
+    kind: text({
+      enum: ['familiar', 'strange', 'familiar_code', 'strange_code', 'session', 'mail'],
+    }).notNull(),
     /** Since the window began. */
     recent: integer().notNull(),
     windowEndsAt: moment('window_ends_at').notNull(),

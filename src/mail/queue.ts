@@ -24,13 +24,14 @@ export interface MailQueue {
 }
 
 /**
- * What to mail for a job, each kind by its own: nothing, where there is nobody to mail to.
+ * What to mail for a job, each kind by its own: nothing, where there is nobody to mail to. One letter at most, for a job is tried again as
+ * a whole; whatever is for several people becomes a job each.
  *
  * @param attempt from 1: what was mailed before may have arrived
  */
 export type Composers = Record<
   string,
-  (payload: Record<string, string>, attempt: number) => Promise<Letter[]>
+  (payload: Record<string, string>, attempt: number) => Promise<Letter | undefined>
 >
 
 export interface MailQueueOptions {
@@ -108,8 +109,8 @@ export function createMailWorker(options: MailWorkerOptions): MailWorker {
         const compose = composers[kind]
         // One that runs a newer version may know it.
         if (!compose) throw new Error('nobody knows what that is')
-        const letters = await compose(payload, attempts)
-        for (const letter of letters) await send(letter)
+        const letter = await compose(payload, attempts)
+        if (letter) await send(letter)
       } catch (error) {
         onFailure({ kind, attempts, error, isLast: isLate })
         if (!isLate) continue

@@ -18,7 +18,7 @@ import { type ChangePassword, createPasswordChange } from '../accounts/password-
 import { createPasswordRules } from '../accounts/password-rules.ts'
 import { createPasswords } from '../accounts/passwords.ts'
 import { createReauthentication, type Reauthenticate } from '../accounts/reauthentication.ts'
-import { createRecovery, forgotJob, type Recovery } from '../accounts/recovery.ts'
+import { createRecovery, forgotJob, type Recovery, resetJob } from '../accounts/recovery.ts'
 import { createRegistration } from '../accounts/registration.ts'
 import { createSecondFactors, type SecondFactors } from '../accounts/second-factors.ts'
 import { type Account, accountOf, findAccount, findUserByName } from '../accounts/users.ts'
@@ -101,11 +101,11 @@ export default fp(
     const proveFactor = createOwnFactor({ db, factors, audit })
 
     app.mail?.composeBy({
-      [forgotJob]: recovery.compose,
+      [forgotJob]: recovery.answer,
+      [resetJob]: recovery.composeLink,
       [verificationJob]: addresses.composeVerification,
       [noticeJob]: notices.compose,
-      [loginCodeJob]: async ({ challenge = '' }) =>
-        (await mailedCodes?.compose(Buffer.from(challenge, 'hex'))) ?? [],
+      [loginCodeJob]: async ({ challenge = '' }) => await mailedCodes?.compose(Buffer.from(challenge, 'hex')),
     })
 
     app.decorate('accounts', {

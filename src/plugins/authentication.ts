@@ -147,6 +147,11 @@ export default fp(
 
     function guardScope(scope: FastifyInstance, guard: ReturnType<typeof createGuard>): void {
       scope.addHook('onRequest', (request, _reply, done) => guard(request, done))
+      // A body may be held back until the token that came before it has been revoked.
+      scope.addHook('preHandler', (request, _reply, done) => {
+        if (request.method === 'GET' || request.method === 'HEAD') done()
+        else guard(request, done)
+      })
       scope.describeRoutes({ security: [{ bearerAuth: [] }], failures: refusals })
     }
 

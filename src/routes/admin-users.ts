@@ -15,7 +15,11 @@ import {
 } from '../schemas/accounts.ts'
 import { NoContent } from '../schemas/no-content.ts'
 
-const actorOf = ({ accessToken, origin }: FastifyRequest) => ({ by: accessToken.claims.sub, origin })
+const actorOf = ({ accessToken: { claims }, origin }: FastifyRequest) => ({
+  by: claims.sub,
+  ver: claims.ver,
+  origin,
+})
 const tags = ['Administration']
 
 export const adminUsersRoutes: FastifyPluginAsyncTypebox = async (app) => {

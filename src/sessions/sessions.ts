@@ -87,7 +87,7 @@ const moment = (name: keyof NewSession) => momentInSql(given(name))
 
 /**
  * One statement, one round trip. It waits for whoever changes the account, judges it by its state after the wait, and commits
- * durably whatever the server's default is.
+ * durably whatever the server's default is. Nor does a login go on that has shown no code of an app that counts meanwhile.
  */
 const insertSession = prepare<NewSession, { roles: string[] }>(
   sql`
@@ -95,6 +95,8 @@ const insertSession = prepare<NewSession, { roles: string[] }>(
       select id, generation, roles from users
       where id = ${given('userId')} and generation = ${given('generation')}
         and password_hash = ${given('passwordHash')} and status = 'active'
+        and (${given('acr')} = 'aal2' or not exists (
+          select from totp_factors where user_id = users.id and confirmed_at is not null))
       for update
     ), session as (
       insert into sessions (id, user_id, generation, amr, acr, remember, auth_time, created_at, last_used_at,
