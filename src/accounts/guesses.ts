@@ -74,7 +74,7 @@ const kindsOf = {
   code: { familiar: 'familiar_code', strange: 'strange_code' },
   own_password: { familiar: 'session', strange: 'session' },
 } as const satisfies Record<Guessed, Record<'familiar' | 'strange', GuessKind>>
-/** As many of these as anybody likes would be too many, for a code is short. */
+/** Of these there are so many in a window: those of strangers, and of all codes, which are short. */
 const limited: GuessKind[] = ['strange', 'familiar_code', 'strange_code']
 const codes: GuessKind[] = ['familiar_code', 'strange_code']
 
