@@ -8,9 +8,9 @@ import type { AddressInfo } from 'node:net'
 import Fastify from 'fastify'
 import { decodeProtectedHeader } from 'jose'
 import t, { type Test } from 'tap'
-import type { RevocationEntry } from '../src/bearer/revoked-entries.ts'
-import { fromSecurityEvent, type SecurityEvent, toSecurityEvent } from '../src/bearer/security-events.ts'
-import { createVerifier, type Demand, type VerifierOptions } from '../src/sdk/verifier.ts'
+import type { RevocationEntry } from '../../src/bearer/revoked-entries.ts'
+import { fromSecurityEvent, type SecurityEvent, toSecurityEvent } from '../../src/bearer/security-events.ts'
+import { createVerifier, type Demand, type VerifierOptions } from '../../src/sdk/verifier.ts'
 import {
   createManualClock,
   type Instance,
@@ -18,7 +18,7 @@ import {
   randomUser,
   startInstance,
   withClient,
-} from './fixtures/app.ts'
+} from '../fixtures/app.ts'
 import {
   bearer,
   call,
@@ -31,10 +31,10 @@ import {
   refusalOf,
   registerAndLogIn,
   type Service,
-} from './fixtures/client.ts'
-import { eventually } from './fixtures/eventually.ts'
-import { startRelay } from './fixtures/relay.ts'
-import { giveFactor } from './fixtures/second-factor.ts'
+} from '../fixtures/client.ts'
+import { eventually } from '../fixtures/eventually.ts'
+import { startRelay } from '../fixtures/relay.ts'
+import { giveFactor } from '../fixtures/second-factor.ts'
 
 const root = { ...randomUser(), username: 'root' }
 const asAdmin = { BOOTSTRAP_ADMIN_USERNAME: root.username, BOOTSTRAP_ADMIN_PASSWORD: root.password }
