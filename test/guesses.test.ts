@@ -8,6 +8,7 @@ import {
   deleteOldGuesses,
   deleteOldNetworks,
 } from '../src/accounts/expired.ts'
+import { createGuesses } from '../src/accounts/guesses.ts'
 import { purge } from '../src/db/purge.ts'
 import type { Environment } from '../src/settings.ts'
 import { randomUser, type User, withClient } from './fixtures/app.ts'
@@ -432,4 +433,14 @@ t.test('what was guessed is not kept', async (t) => {
   const kept = JSON.stringify(await w.query('select * , encode(account, $1) from guesses', ['escape']))
   t.notOk(kept.includes(typed))
   t.notOk(w.a.log.join('').includes(typed))
+})
+
+t.test('where nobody is any more, no network is remembered', async (t) => {
+  const { a, clock, query } = await world(t)
+  const { db } = a.app.database
+  const guesses = createGuesses({ db, clock, audit: a.app.audit, limit: { max: 0, windowSeconds: 900 } })
+  const { id } = await registerAndLogIn(a.url)
+  await query('delete from users')
+  await guesses.remember(id, home)
+  t.strictSame(await query('select from familiar_networks'), [])
 })

@@ -149,8 +149,8 @@ export default fp(
       scope.addHook('onRequest', (request, _reply, done) => guard(request, done))
       // A body may be held back until the token that came before it has been revoked.
       scope.addHook('preHandler', (request, _reply, done) => {
-        if (request.method === 'GET' || request.method === 'HEAD') done()
-        else guard(request, done)
+        if (announcesBody(request)) guard(request, done)
+        else done()
       })
       scope.describeRoutes({ security: [{ bearerAuth: [] }], failures: refusals })
     }
@@ -167,6 +167,10 @@ export default fp(
   },
   { name: 'authentication', dependencies: ['clock', 'limits', 'openapi', 'revocation', 'token-inspection'] },
 )
+
+/** Whether it was waited for (RFC 9112 §6). */
+const announcesBody = ({ headers }: FastifyRequest): boolean =>
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 
 function admitPerson(request: FastifyRequest, token: InspectedToken): Outcome | undefined {
   if (!isOfPerson(token.claims)) return new Outcome('forbidden')

@@ -13,24 +13,24 @@ Pages that have an access token send both.`
 
 /** Stands outside the guarded scope, for it takes old tokens too, and refresh tokens. */
 export const logoutRoute: FastifyPluginAsyncTypebox = async (app) => {
-  async function assertToken(request: FastifyRequest): Promise<void> {
-    if (request.headers.authorization === undefined) return
-    const { scope = 'session' } = request.query as { scope?: string }
-    await (scope === 'session' ? app.recognise(request) : app.authenticate(request))
-  }
+  const endsOthers = ({ query }: FastifyRequest) =>
+    ((query as { scope?: string }).scope ?? 'session') !== 'session'
 
   app.post(
     '/logout',
     {
       // Whatever else is wrong with a request, whether it has a token is said first.
-      onRequest: assertToken,
+      async onRequest(request) {
+        if (request.headers.authorization === undefined) return
+        await (endsOthers(request) ? app.authenticate(request) : app.recognise(request))
+      },
       async preValidation(request) {
         const { headers, body } = request
         const hasRefreshToken = typeof body === 'object' && body !== null && 'refresh_token' in body
         if (headers.authorization === undefined && !hasRefreshToken && !app.sessionCookie.read(request))
           throw new Outcome('missing_token')
         // Once more: the body may have been held back until the token was revoked.
-        await assertToken(request)
+        if (headers.authorization !== undefined && endsOthers(request)) await app.authenticate(request)
       },
       // Whatever becomes of it, who leaves is not kept here.
       async onSend(request, reply, payload) {
